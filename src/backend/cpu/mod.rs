@@ -1,1 +1,4 @@
-//! cpu
+//! The backend for the host's processor.
+
+mod float_mode;
+pub mod threads;
