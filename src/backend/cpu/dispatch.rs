@@ -1,0 +1,107 @@
+//! Which variant of each kernel runs: the only file that asks what the processor has.
+//!
+//! `kernels!` holds the one list. From it come the table of function pointers, [`Kernels`], and for every
+//! instruction set the functions that compile the generic kernels with it. Adding a kernel is one entry:
+//! the field's name and arguments, and the path of a function generic over [`Simd`](super::simd::Simd).
+
+use super::portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{avx2::Avx2, avx512::Avx512};
+
+/// Wraps every kernel of the list for one instruction set, and fills the table with the wrappers.
+macro_rules! variant {
+    ($module:ident, $table:ident, $simd:ident, $attribute:meta,
+     $($name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $($path:ident)::+;)*) => {
+        mod $module {
+            use super::*;
+            $(
+                #[$attribute]
+                #[allow(clippy::too_many_arguments, reason = "the kernel's own arguments")]
+                pub(super) unsafe fn $name($($arg: $type),*) $(-> $result)? {
+                    // SAFETY: the caller has the instruction set and keeps the kernel's contract.
+                    unsafe { $($path)::+::<$simd>($($arg),*) }
+                }
+            )*
+        }
+        static $table: Kernels = Kernels { name: stringify!($module), $($name: $module::$name),* };
+    };
+}
+
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?
+       = $($path:ident)::+;)*) => {
+        /// One variant of every kernel.
+        ///
+        /// # Safety
+        /// The functions need the variant's instruction set, which whoever got the table from
+        /// [`detect`](Kernels::detect) or [`supported`](Kernels::supported) has, and what the kernel's own
+        /// documentation asks.
+        #[derive(Debug)]
+        pub struct Kernels {
+            /// `portable`, `avx2` or `avx512`.
+            pub name: &'static str,
+            $($(#[$doc])* pub $name: unsafe fn($($type),*) $(-> $result)?,)*
+        }
+        variant!(portable, PORTABLE, Portable, inline,
+            $($name($($arg: $type),*) $(-> $result)? = $($path)::+;)*);
+        #[cfg(target_arch = "x86_64")]
+        variant!(avx2, AVX2, Avx2, target_feature(enable = "avx2,fma,f16c"),
+            $($name($($arg: $type),*) $(-> $result)? = $($path)::+;)*);
+        #[cfg(target_arch = "x86_64")]
+        variant!(avx512, AVX512, Avx512,
+            target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"),
+            $($name($($arg: $type),*) $(-> $result)? = $($path)::+;)*);
+    };
+}
+
+kernels! {
+    /// `values[i] = e^values[i]`.
+    exp_row(values: &mut [f32]) = crate::backend::cpu::simd::exp_row;
+}
+
+impl Kernels {
+    /// The fastest variant that this processor has.
+    pub fn detect() -> &'static Kernels {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if has_avx512() {
+                return &AVX512;
+            }
+            if has_avx2() {
+                return &AVX2;
+            }
+        }
+        &PORTABLE
+    }
+
+    /// Every variant that this processor has, the portable one first.
+    pub fn supported() -> Vec<&'static Kernels> {
+        let mut variants = vec![&PORTABLE];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if has_avx2() {
+                variants.push(&AVX2);
+            }
+            if has_avx512() {
+                variants.push(&AVX512);
+            }
+        }
+        variants
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+}
