@@ -31,7 +31,8 @@ pub struct Mark(usize);
 ///
 /// The order of requests must be the same in every forward pass, whatever the batch: an operation asks for all that
 /// it may need, with sizes no greater than while tracing. A loop whose number of rounds depends on the batch is
-/// traced with one round, and each round begins with [`rewind`](Self::rewind).
+/// traced with one round, and each round begins with [`rewind`](Self::rewind). A batch for which a loop has no round
+/// must have no request behind it either.
 #[derive(Debug)]
 pub struct Area {
     tracing: bool,
@@ -72,12 +73,14 @@ impl Area {
         self.tracing
     }
 
-    /// Begins a forward pass: the next request is the first again.
+    /// Begins a forward pass: the next request is the first again. What an earlier pass that failed did not give
+    /// back is free again. One pass is traced, no more.
     pub fn begin(&mut self) {
+        assert!(!self.tracing || self.entries.is_empty(), "compute area: one pass is traced");
         self.next = 0;
     }
 
-    /// Names what happens from here on, for the picture of the plan.
+    /// Names what happens from here on, for the picture of the plan. Layers use the same names in the same order.
     pub fn phase(&mut self, name: &'static str) {
         if self.tracing {
             self.phases.push(Phase { name, begin: self.clock });

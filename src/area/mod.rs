@@ -7,7 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+mod draw;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use arena::{Area, Mark, Region};
 pub use plan::{Entry, Phase, Plan};

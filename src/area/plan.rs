@@ -1,6 +1,8 @@
 //! Packing lifetimes into offsets: greedy by size, best fit (the offset calculation of TensorFlow Lite's planner).
 #![forbid(unsafe_code)]
 
+use std::cmp::Reverse;
+
 /// One request: its bytes, when it lived (`begin ..= end` in requests and returns), and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -28,22 +30,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Packs `entries` in the order of their requests.
+    /// Packs `entries` in the order of their requests. Sizes whose sum overflows give a plan of `u64::MAX` bytes.
     pub fn pack(mut entries: Vec<Entry>, phases: Vec<Phase>, end: u32, alignment: u64) -> Plan {
-        assert!(alignment.is_power_of_two());
+        assert!(alignment.is_power_of_two(), "the alignment {alignment} is no power of two");
         for entry in &mut entries {
             entry.end = entry.end.min(end);
         }
         let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_by_key(|&i| (std::cmp::Reverse(entries[i].bytes), i));
-        let mut placed: Vec<usize> = Vec::with_capacity(entries.len());
+        order.sort_by_key(|&i| (Reverse(entries[i].bytes), i));
+        let mut placed: Vec<usize> = Vec::with_capacity(entries.len()); // by offset
         let mut total_bytes = 0;
         for i in order {
             let offset = best_gap(&entries, &placed, i, alignment);
             entries[i].offset = offset;
-            total_bytes = total_bytes.max(offset + entries[i].bytes.next_multiple_of(alignment));
-            placed.push(i);
-            placed.sort_by_key(|&p| entries[p].offset);
+            total_bytes = total_bytes.max(entries[i].limit(alignment));
+            let at = placed.partition_point(|&other| entries[other].offset <= offset);
+            placed.insert(at, i);
         }
         Plan { entries, phases, alignment, total_bytes }
     }
@@ -70,18 +72,34 @@ impl Plan {
 
     /// The most bytes that live at one time: no plan can be smaller.
     pub fn lower_bound(&self) -> u64 {
-        let size = |entry: &Entry| entry.bytes.next_multiple_of(self.alignment);
         let live_at = |time: u32| {
-            self.entries.iter().filter(|e| e.begin <= time && time <= e.end).map(size).sum::<u64>()
+            let live = self.entries.iter().filter(|e| e.begin <= time && time <= e.end);
+            live.map(|e| aligned(e.bytes, self.alignment)).fold(0, u64::saturating_add)
         };
         self.entries.iter().map(|entry| live_at(entry.begin)).max().unwrap_or(0)
     }
+
+    /// Heap bytes of the area that hands this plan's offsets out ([`Area::planned`](super::Area::planned)).
+    pub fn bookkeeping_bytes(&self) -> u64 {
+        (self.entries.len() * size_of::<Entry>()) as u64
+    }
+}
+
+impl Entry {
+    /// Where the bytes behind it begin.
+    fn limit(&self, alignment: u64) -> u64 {
+        self.offset.saturating_add(aligned(self.bytes, alignment))
+    }
+}
+
+fn aligned(bytes: u64, alignment: u64) -> u64 {
+    bytes.checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
 }
 
 /// The smallest gap that holds entry `i` among the placed ones that live while it lives; else the end of the last.
 fn best_gap(entries: &[Entry], placed: &[usize], i: usize, alignment: u64) -> u64 {
     let entry = &entries[i];
-    let bytes = entry.bytes.next_multiple_of(alignment);
+    let bytes = aligned(entry.bytes, alignment);
     let (mut end, mut best) = (0, None::<(u64, u64)>);
     for other in placed.iter().map(|&p| &entries[p]) {
         if other.end < entry.begin || entry.end < other.begin {
@@ -91,7 +109,7 @@ fn best_gap(entries: &[Entry], placed: &[usize], i: usize, alignment: u64) -> u6
         if gap >= bytes && best.is_none_or(|(size, _)| gap < size) {
             best = Some((gap, end));
         }
-        end = end.max(other.offset + other.bytes.next_multiple_of(alignment));
+        end = end.max(other.limit(alignment));
     }
     best.map_or(end, |(_, offset)| offset)
 }
