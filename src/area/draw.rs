@@ -173,7 +173,7 @@ impl Plan {
 /// Which times are shown, and where.
 struct TimeAxis {
     /// The first part, and what comes after the layers that are left out.
-    parts: Vec<Range<u32>>,
+    parts: [Range<u32>; 2],
     n_left_out: usize,
     end: u32,
 }
@@ -187,7 +187,7 @@ impl TimeAxis {
         let repeats = |i: usize, j: usize| phases[i].name == phases[j].name;
         let first = (0..phases.len())
             .find_map(|i| (i + 1..phases.len()).find(|&j| repeats(i, j)).map(|j| (i, j)));
-        let whole = TimeAxis { parts: vec![0..end], n_left_out: 0, end };
+        let whole = TimeAxis { parts: [0..end, end..end], n_left_out: 0, end };
         let Some((first, second)) = first else { return whole };
         let period = second - first;
         let mut behind = second;
@@ -196,7 +196,7 @@ impl TimeAxis {
         }
         let n_left_out = (behind - second) / period;
         let behind = phases.get(second + n_left_out * period).map_or(end, |phase| phase.begin);
-        TimeAxis { parts: vec![0..phases[second].begin, behind..end], n_left_out, end }
+        TimeAxis { parts: [0..phases[second].begin, behind..end], n_left_out, end }
     }
 
     /// Where the layers that are left out would be, and how many they are.
@@ -221,7 +221,7 @@ impl TimeAxis {
 
     /// Where `time` begins.
     fn x(&self, time: u32) -> f64 {
-        let is_behind = self.n_left_out > 0 && self.parts.get(1).is_some_and(|p| time >= p.start);
+        let is_behind = self.n_left_out > 0 && time >= self.parts[1].start;
         let gap = if is_behind { CUT_WIDTH } else { 0.0 };
         LEFT + gap + self.n_before(time) as f64 * self.unit()
     }
