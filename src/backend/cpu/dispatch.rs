@@ -4,9 +4,11 @@
 //! instruction set the functions that compile the generic kernels with it. Adding a kernel is one entry:
 //! the field's name and arguments, and the path of a function generic over [`Simd`](super::simd::Simd).
 
+use super::matmul::Job;
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{avx2::Avx2, avx512::Avx512};
+use crate::dtype::DType;
 
 /// Wraps every kernel of the list for one instruction set, and fills the table with the wrappers.
 macro_rules! variant {
@@ -55,6 +57,17 @@ macro_rules! kernels {
 }
 
 kernels! {
+    /// `out.len()` weights at the pointer to f32.
+    dequantise(dtype: DType, row: *const u8, out: &mut [f32])
+        = crate::backend::cpu::blocks::dequantise;
+    /// `x` to a row of [`q8`](super::matmul::q8)'s layout.
+    quantise_row(x: &[f32], row: &mut [u8]) = crate::backend::cpu::matmul::q8::quantise_row;
+    /// Plain weights, f32 activations.
+    matmul_dense(job: &Job) = crate::backend::cpu::matmul::matmul_dense;
+    /// Quantised weights, f32 activations.
+    matmul_exact(job: &Job) = crate::backend::cpu::matmul::matmul_exact;
+    /// Quantised weights, 8-bit activations.
+    matmul_q8(job: &Job) = crate::backend::cpu::matmul::matmul_q8;
     /// `values[i] = e^values[i]`.
     exp_row(values: &mut [f32]) = crate::backend::cpu::simd::exp_row;
 }

@@ -1,5 +1,7 @@
 //! The readable variant: plain arrays of eight lanes, on every processor.
 
+mod bytes;
+
 use super::simd::Simd;
 use half::{bf16, f16};
 
