@@ -58,6 +58,9 @@ pub trait Backend: Sized + Send {
     /// Waits for the device and lends a region to the host: rows of logits or hidden states.
     fn read(&self, region: &Region) -> Result<&[f32]>;
 
+    /// The same to be changed in place, before it is handed out.
+    fn read_mut(&mut self, region: &mut Region) -> Result<&mut [f32]>;
+
     /// cos and sin of every row's position: `table [rows][rope.dim / 2][2]`.
     fn rope_table(
         &mut self,
