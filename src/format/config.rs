@@ -15,7 +15,7 @@ use super::source::Source;
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
 /// What a Hugging Face folder says besides the weights.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HuggingFace {
     /// config.json
     pub config: Object,
@@ -44,7 +44,8 @@ impl HuggingFace {
     }
 }
 
-/// The file of its own wins; inside tokenizer_config.json it is a string, or a list in which one is named "default".
+/// The file of its own wins; inside tokenizer_config.json it is a string, or a list in which one is
+/// named "default".
 fn chat_template(folder: &Path, tokenizer_config: Option<&Object>) -> Result<Option<String>> {
     const FILE: &str = "chat_template.jinja";
     if let Some(bytes) = read_text(folder, FILE)? {
@@ -80,8 +81,8 @@ fn read_text(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     source.read_vec(0, source.len()).map(Some)
 }
 
-/// A JSON object of a named file. A key that is missing or null gives `None`; a value of another type than the
-/// getter's is `BadModel`, naming file and key.
+/// A JSON object of a named file. A key that is missing or null gives `None`; a value of another
+/// type than the getter's is `BadModel`, naming file and key.
 #[derive(Debug, Clone)]
 pub struct Object {
     file: String,

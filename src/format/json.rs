@@ -1,7 +1,7 @@
 //! JSON without silent choices: an object that has one key twice is refused.
 //!
-//! serde_json's own map and the `safetensors` crate keep the last of two equal keys, so a file could show one
-//! model to a checker and another one to us; hence this visitor.
+//! serde_json's own map and the `safetensors` crate keep the last of two equal keys, so a file
+//! could show one model to a checker and another one to us; hence this visitor.
 #![forbid(unsafe_code)]
 
 use std::fmt;

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 
 use super::TensorInfo;
 
-/// Bytes that a tensor of this dtype and shape takes, or `None` when rows are no whole blocks or it overflows.
+/// Bytes that a tensor of this dtype and shape takes, or `None` when rows are no whole blocks or it
+/// overflows.
 pub(super) fn tensor_bytes(dtype: DType, shape: &[u64]) -> Option<u64> {
     let (row, rows) = match shape.split_last() {
         Some((row, outer)) => (*row, outer),
@@ -15,9 +16,9 @@ pub(super) fn tensor_bytes(dtype: DType, shape: &[u64]) -> Option<u64> {
     rows.iter().try_fold(dtype.row_bytes(row)?, |bytes, n| bytes.checked_mul(*n))
 }
 
-/// Checks that the tensors lie one behind the other from `begin` on, each at the next multiple of `alignment`
-/// (counted from `begin`), and that behind the last one only padding is left before `end`.
-/// Tensors without bytes may lie anywhere.
+/// Checks that the tensors lie one behind the other from `begin` on, each at the next multiple of
+/// `alignment` (counted from `begin`), and that behind the last one only padding is left before
+/// `end`. Tensors without bytes may lie anywhere.
 pub(super) fn check_coverage(
     file: &str,
     tensors: &[TensorInfo],

@@ -1,8 +1,9 @@
 //! Model files: bytes in, checked views out. Nothing that a file says is trusted.
 //!
-//! [`Checkpoint::open`] reads every header, checks it, and knows where each tensor lies; the weights themselves are
-//! fetched later with [`Checkpoint::read`]. Files are read by position and never mapped, so a file that shrinks
-//! or vanishes under us is an error code and not a signal in the host.
+//! [`Checkpoint::open`] reads every header, checks it, and knows where each tensor lies; the
+//! weights themselves are fetched later with [`Checkpoint::read`]. Files are read by position and
+//! never mapped, so a file that shrinks or vanishes under us is an error code and not a signal in
+//! the host.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -18,8 +19,11 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use source::Source;
 
-/// A tensor in one of the model's files. Everything is checked: the bytes lie inside the file, are as many as
-/// dtype and shape need, and belong to no other tensor.
+/// Longest key or tensor name: what GGUF allows, and no message gets longer by it.
+const MAX_NAME_BYTES: u64 = 65535;
+
+/// A tensor in one of the model's files. Everything is checked: the bytes lie inside the file, are
+/// as many as dtype and shape need, and belong to no other tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     pub name: String,
@@ -51,12 +55,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a `.gguf` file (the first part, when the model is split), a folder with `config.json` and
-    /// safetensors files, or a `.safetensors` file in such a folder.
+    /// Opens a `.gguf` file (the first part, when the model is split), a folder with `config.json`
+    /// and safetensors files, or a `.safetensors` file in such a folder.
     ///
     /// # Errors
-    /// `Io` when a file cannot be opened or read, `BadModel` when it contradicts itself, `Unsupported` when it is
-    /// well formed but of a kind that larder does not know. The message names file and culprit.
+    /// `Io` when a file cannot be opened or read, `BadModel` when it contradicts itself,
+    /// `Unsupported` when it is well formed but of a kind that larder does not know. The message
+    /// names file and culprit.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         if path.is_dir() {
             return Self::open_folder(path, safetensors::find_weights(path)?);
@@ -113,10 +118,12 @@ impl Checkpoint {
         self.tensors.iter()
     }
 
-    /// Fills `into` with the tensor's bytes from its `first_byte` on. Any number of threads may read at once.
+    /// Fills `into` with the tensor's bytes from its `first_byte` on. Any number of threads may
+    /// read at once.
     ///
     /// # Errors
-    /// `InvalidArgument` when the range leaves the tensor, `Io` when the file cannot be read, or has become shorter.
+    /// `InvalidArgument` when the range leaves the tensor, `Io` when the file cannot be read, or
+    /// has become shorter.
     pub fn read(&self, tensor: &TensorInfo, first_byte: u64, into: &mut [u8]) -> Result<()> {
         let end = first_byte.checked_add(into.len() as u64);
         let begin = tensor.offset.checked_add(first_byte);

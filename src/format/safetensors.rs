@@ -1,7 +1,8 @@
-//! safetensors: an 8-byte length, a JSON header, the tensors' bytes. One file, or shards with an index.
+//! safetensors: an 8-byte length, a JSON header, the tensors' bytes. One file, or shards with an
+//! index.
 //!
-//! The header is parsed with serde_json and not with the `safetensors` crate, which keeps the last of two equal
-//! names silently.
+//! The header is parsed with serde_json and not with the `safetensors` crate, which keeps the last
+//! of two equal names silently.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 
 use super::config::Object;
 use super::source::Source;
-use super::{TensorInfo, layout};
+use super::{MAX_NAME_BYTES, TensorInfo, layout};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -43,12 +44,13 @@ pub(super) fn find_weights(folder: &Path) -> Result<Weights> {
         return Ok(Weights::Sharded);
     }
     Err(Error::Io(format!(
-        "{} holds neither {SINGLE} nor {INDEX}; a GGUF model is opened by the path of its .gguf file",
+        "{} holds neither {SINGLE} nor {INDEX}; open a GGUF model by its .gguf file",
         folder.display()
     )))
 }
 
-/// When `path` is an index or a .safetensors file: which weights that means. A shard stands for all of them.
+/// When `path` is an index or a .safetensors file: which weights that means. A shard stands for all
+/// of them.
 pub(super) fn weights_of_file(path: &Path) -> Result<Option<Weights>> {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
     if name == INDEX {
@@ -124,7 +126,7 @@ fn read_index(folder: &Path) -> Result<BTreeMap<String, Vec<String>>> {
         let is_plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
         if !is_plain || shard.contains(['/', '\\', '\0']) {
             return Err(Error::BadModel(format!(
-                "{INDEX}: weight_map.{tensor} is {shard:?}, expected the name of a file in the folder"
+                "{INDEX}: weight_map.{tensor} is {shard:?}, expected a file name of the folder"
             )));
         }
         shards.entry(shard.to_owned()).or_default().push(tensor.to_owned());
@@ -140,7 +142,8 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
-/// Reads and checks one file's header. Its length is bounded by the file's size before anything is reserved.
+/// Reads and checks one file's header. Its length is bounded by the file's size before anything is
+/// reserved.
 fn read_header(source: &Source, file: usize) -> Result<Vec<TensorInfo>> {
     let name = source.name();
     let bad = |message: String| Error::BadModel(format!("{name}: {message}"));
@@ -259,6 +262,10 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut tensors: Vec<(Cow<'de, str>, Entry<'de>)> = Vec::new();
         let mut has_metadata = false;
         while let Some(Text(name)) = entries.next_key()? {
+            if name.len() as u64 > MAX_NAME_BYTES {
+                let message = format!("a name has {} bytes, at most {MAX_NAME_BYTES}", name.len());
+                return Err(A::Error::custom(message));
+            }
             if name != "__metadata__" {
                 let entry = entries
                     .next_value()

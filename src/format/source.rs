@@ -17,7 +17,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Opens a regular file; pipes, devices and folders are refused before anything can block on them.
+    /// Opens a regular file; pipes, devices and folders are refused before anything can block on
+    /// them.
     pub(super) fn open(path: &Path) -> Result<Source> {
         let name = path.display().to_string();
         let failed = |error: io::Error| Error::Io(format!("cannot open {name}: {error}"));

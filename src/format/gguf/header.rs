@@ -25,7 +25,7 @@ pub(super) fn read(source: &Source, file: usize) -> Result<(Metadata, Vec<Tensor
     let n_pairs = reader.count("the number of key-value pairs", MIN_PAIR_BYTES)?;
     let mut pairs = BTreeMap::new();
     for index in 0..n_pairs {
-        let key = reader.string(&format!("key {index}"))?;
+        let key = reader.name(&format!("key {index}"))?;
         let value = read_value(&mut reader, &key)?;
         if pairs.contains_key(&key) {
             return Err(reader.bad(&format!("duplicate key {key:?}")));
@@ -151,7 +151,7 @@ fn narrow(value: &Value) -> Option<i32> {
 
 /// An entry of the tensor table; its offset still counts from the begin of the data.
 fn read_tensor(reader: &mut Reader, index: usize, file: usize) -> Result<TensorInfo> {
-    let name = reader.string(&format!("the name of tensor {index}"))?;
+    let name = reader.name(&format!("the name of tensor {index}"))?;
     let what = format!("tensor {name:?}");
     let rank = reader.u32(&what)?;
     if rank > MAX_RANK {
@@ -181,7 +181,8 @@ fn read_tensor(reader: &mut Reader, index: usize, file: usize) -> Result<TensorI
     }
     let bytes = layout::tensor_bytes(dtype, &shape).ok_or_else(|| {
         reader.bad(&format!(
-            "{what} of shape {shape:?}: rows of {dtype:?} are whole blocks of {}, and all bytes fit 64 bits",
+            "{what} of shape {shape:?} is too big, or its rows are no whole blocks of {} elements, \
+             as {dtype:?} has them",
             dtype.block_len()
         ))
     })?;
@@ -203,8 +204,8 @@ fn place(source: &Source, tensors: &mut [TensorInfo], begin: u64, alignment: u64
         if end.is_none_or(|end| end > source.len()) {
             let len = source.len();
             return Err(bad(format!(
-                "tensor {name:?} lies beyond the end of the file: {bytes} bytes from offset {offset} \
-                 of the data, which begins at {begin}; the file has {len} bytes"
+                "tensor {name:?} lies beyond the end of the file: it needs {bytes} bytes from offset \
+                 {offset} of the data, which begins at {begin}; the file has {len} bytes"
             )));
         }
         tensor.offset += begin;

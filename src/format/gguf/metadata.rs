@@ -21,8 +21,8 @@ pub(super) enum Value {
     WideIntegers,
 }
 
-/// The key-value pairs of a GGUF file. A missing key gives `None`; a value of another type than the getter's, or
-/// outside its range, is `BadModel`, naming file and key.
+/// The key-value pairs of a GGUF file. A missing key gives `None`; a value of another type than the
+/// getter's, or outside its range, is `BadModel`, naming file and key.
 #[derive(Debug)]
 pub struct Metadata {
     file: String,

@@ -17,9 +17,12 @@ pub use metadata::Metadata;
 
 const NO: &str = "split.no";
 const COUNT: &str = "split.count";
+/// So many missing parts are listed in a message.
+const MAX_LISTED: usize = 20;
 const TENSORS: &str = "split.tensors.count";
 
-/// Opens a GGUF file, and the other parts when it is the first of several. The metadata is the first part's.
+/// Opens a GGUF file, and the other parts when it is the first of several. The metadata is the
+/// first part's.
 pub(super) fn open(path: &Path) -> Result<(Metadata, Vec<Source>, Vec<TensorInfo>)> {
     let first = Source::open(path)?;
     let (metadata, tensors) = header::read(&first, 0)?;
@@ -63,16 +66,22 @@ fn open_parts(
         let suffix = suffix(0, n_parts);
         bad(first_path, format!("part 1 of {n_parts}, so its name must end with {suffix}"))
     };
+    if part_path(first_path, 0, n_parts).is_none() {
+        return Err(unnamed());
+    }
+    let missing: Vec<String> = (1..n_parts)
+        .filter_map(|no| part_path(first_path, no, n_parts))
+        .filter(|path| !path.exists())
+        .map(|path| path.display().to_string())
+        .take(MAX_LISTED)
+        .collect();
+    if !missing.is_empty() {
+        let list = missing.join(", ");
+        return Err(Error::Io(format!("parts of a split model are missing: {list}")));
+    }
     let mut files = vec![first];
     for no in 1..n_parts {
         let path = part_path(first_path, no, n_parts).ok_or_else(unnamed)?;
-        if !path.exists() {
-            return Err(Error::Io(format!(
-                "part {} of {n_parts} is missing: {}",
-                no + 1,
-                path.display()
-            )));
-        }
         let source = Source::open(&path)?;
         let (metadata, mut found) = header::read(&source, files.len())?;
         let (found_no, found_parts) = (metadata.get_u32(NO)?, metadata.get_u32(COUNT)?);
@@ -81,7 +90,7 @@ fn open_parts(
             return Err(bad(
                 &path,
                 format!(
-                    "{NO} is {} and {COUNT} is {}, expected {no} and {n_parts}: the parts were mixed up",
+                    "{NO} is {} and {COUNT} is {}, expected {no} and {n_parts}: parts are mixed up",
                     shown(found_no),
                     shown(found_parts)
                 ),

@@ -4,12 +4,14 @@
 use std::io::{BufReader, Read};
 
 use crate::error::{Error, Result};
+use crate::format::MAX_NAME_BYTES;
 use crate::format::source::{Source, Stream};
 
 /// Some thousand keys or strings for one system call, and far below a mebibyte.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// A cursor over the header. Every count is compared with the bytes that remain before anything is reserved.
+/// A cursor over the header. Every count is compared with the bytes that remain before anything is
+/// reserved.
 pub(super) struct Reader<'a> {
     source: &'a Source,
     stream: BufReader<Stream<'a>>,
@@ -65,9 +67,21 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A string with its length in front, for keys and names: at most [`MAX_NAME_BYTES`].
+    pub(super) fn name(&mut self, what: &str) -> Result<String> {
+        self.string_up_to(MAX_NAME_BYTES, what)
+    }
+
     /// A string with its length in front.
     pub(super) fn string(&mut self, what: &str) -> Result<String> {
+        self.string_up_to(u64::MAX, what)
+    }
+
+    fn string_up_to(&mut self, most: u64, what: &str) -> Result<String> {
         let len = self.u64(what)?;
+        if len > most {
+            return Err(self.bad(&format!("{what} has length {len}, at most {most} is allowed")));
+        }
         let remaining = self.remaining();
         let len_here = usize::try_from(len).ok().filter(|_| len <= remaining).ok_or_else(|| {
             self.bad(&format!("{what} has length {len}, but {remaining} bytes remain"))
