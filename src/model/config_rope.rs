@@ -114,7 +114,7 @@ impl Reader<'_> {
             return Err(self.config.unsupported(KEY, &text));
         }
         let dim = (f64::from(head_dim) * f64::from(factor)) as u32;
-        if dim == 0 || dim % 2 != 0 {
+        if dim == 0 || !dim.is_multiple_of(2) {
             let text = format!("gives {dim} rotated elements of a head, expected an even number");
             return Err(self.config.bad(if factor < 1.0 { KEY } else { "head_dim" }, &text));
         }

@@ -191,7 +191,7 @@ impl<'a> Gguf<'a> {
     fn rope(&self, style: &Style, head_dim: u32) -> Result<RopeSpec> {
         let keys = &self.keys;
         let dim = keys.opt_u32("rope.dimension_count")?.unwrap_or(head_dim);
-        if dim == 0 || dim % 2 != 0 || dim > head_dim {
+        if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
             let text = format!("is {dim}, expected an even number up to the head size {head_dim}");
             return Err(keys.bad("rope.dimension_count", &text));
         }
