@@ -4,6 +4,7 @@
 use super::plan::{Entry, Phase, Plan};
 
 /// A part of the compute area that its holder has to itself until it is given back. Cannot be copied.
+#[must_use = "a region that is dropped counts as living to the end of the pass"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Region {
     offset: u64,
@@ -96,7 +97,10 @@ impl Area {
         let entry = self.next;
         self.next += 1;
         if self.tracing {
-            self.entries.push(Entry { name, bytes, begin: self.clock, end: u32::MAX, offset: 0 });
+            let (begin, forever) = (self.clock, u32::MAX);
+            let entry =
+                Entry { name, bytes, begin, end: forever, until_request: forever, offset: 0 };
+            self.entries.push(entry);
             self.clock += 1;
             return Region { offset: 0, bytes, entry: entry as u32 };
         }
@@ -114,11 +118,23 @@ impl Area {
     }
 
     /// Gives a region back; its bytes belong to whoever asks next.
+    ///
+    /// # Panics
+    /// When more requests came before than while tracing: some may lie over it. A defect of larder.
     pub fn give(&mut self, region: Region) {
+        let entry = &mut self.entries[region.entry as usize];
         if self.tracing {
-            self.entries[region.entry as usize].end = self.clock;
+            (entry.end, entry.until_request) = (self.clock, self.next as u32);
             self.clock += 1;
+            return;
         }
+        assert!(
+            self.next <= entry.until_request as usize,
+            "compute area: {} is given back before request {}, planned was {}",
+            entry.name,
+            self.next,
+            entry.until_request
+        );
     }
 
     /// Where the next request stands.

@@ -10,6 +10,8 @@ pub struct Entry {
     pub bytes: u64,
     pub begin: u32,
     pub end: u32,
+    /// Number of the first request that came after it was given back.
+    pub until_request: u32,
     pub offset: u64,
 }
 

@@ -37,6 +37,10 @@ fn trace_decoder(area: &mut Area, n_layers: usize, rows: usize, hidden: usize, f
     area.give(logits);
 }
 
+fn entry(bytes: u64, begin: u32, end: u32) -> Entry {
+    Entry { name: "r", bytes, begin, end, until_request: u32::MAX, offset: 0 }
+}
+
 fn assert_disjoint(plan: &Plan) {
     for (i, a) in plan.entries().iter().enumerate() {
         assert_eq!(a.offset % plan.alignment(), 0);
@@ -87,7 +91,7 @@ fn random_lifetimes_never_overlap() {
             .map(|_| {
                 let begin = random(50);
                 let bytes = if random(8) == 0 { 0 } else { u64::from(random(5000)) };
-                Entry { name: "r", bytes, begin, end: begin + random(20), offset: 0 }
+                entry(bytes, begin, begin + random(20))
             })
             .collect();
         let plan = Plan::pack(entries.clone(), Vec::new(), 100, alignment);
@@ -100,8 +104,8 @@ fn random_lifetimes_never_overlap() {
 
 #[test]
 fn sizes_that_overflow_give_a_plan_that_cannot_be_had() {
-    let huge = |begin| Entry { name: "r", bytes: u64::MAX - 1, begin, end: 9, offset: 0 };
-    let plan = Plan::pack(vec![huge(0), huge(1)], Vec::new(), 9, 64);
+    let entries = vec![entry(u64::MAX - 1, 0, 9), entry(u64::MAX - 1, 1, 9)];
+    let plan = Plan::pack(entries, Vec::new(), 9, 64);
     assert_eq!((plan.total_bytes(), plan.lower_bound()), (u64::MAX, u64::MAX));
 }
 
@@ -174,6 +178,33 @@ fn one_more_request_is_a_defect() {
     let mut area = Area::planned(&small_plan());
     area.take("a", 100);
     area.take("a", 100);
+}
+
+/// While tracing, `b` came after `a` was given back and may lie over it.
+#[test]
+#[should_panic(expected = "a is given back before request 2, planned was 1")]
+fn a_region_held_longer_than_traced_is_a_defect() {
+    let mut area = Area::tracing(64);
+    for name in ["a", "b"] {
+        let region = area.take(name, 100);
+        area.give(region);
+    }
+    let mut area = Area::planned(&area.into_plan());
+    let a = area.take("a", 100);
+    let _b = area.take("b", 100);
+    area.give(a);
+}
+
+#[test]
+fn a_region_may_be_given_back_earlier_than_traced() {
+    let mut area = Area::tracing(64);
+    let _a = area.take("a", 100);
+    let _b = area.take("b", 100);
+    let mut area = Area::planned(&area.into_plan());
+    let a = area.take("a", 100);
+    area.give(a);
+    let b = area.take("b", 100);
+    area.give(b);
 }
 
 #[test]
