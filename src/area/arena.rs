@@ -94,27 +94,25 @@ impl Area {
     /// When the request is not the one that was traced at this place, or larger: a defect of larder.
     pub fn take(&mut self, name: &'static str, bytes: usize) -> Region {
         let bytes = bytes as u64;
-        let entry = self.next;
+        let request = self.next;
         self.next += 1;
         if self.tracing {
-            let (begin, forever) = (self.clock, u32::MAX);
-            let entry =
-                Entry { name, bytes, begin, end: forever, until_request: forever, offset: 0 };
-            self.entries.push(entry);
+            let (begin, end, until_request) = (self.clock, u32::MAX, u32::MAX);
+            self.entries.push(Entry { name, bytes, begin, end, until_request, offset: 0 });
             self.clock += 1;
-            return Region { offset: 0, bytes, entry: entry as u32 };
+            return Region { offset: 0, bytes, entry: request as u32 };
         }
         let planned = self
             .entries
-            .get(entry)
-            .unwrap_or_else(|| panic!("compute area: request {entry} ({name}) was not traced"));
+            .get(request)
+            .unwrap_or_else(|| panic!("compute area: request {request} ({name}) was not traced"));
         assert!(
             planned.name == name && bytes <= planned.bytes,
-            "compute area: request {entry} is {name} with {bytes} bytes, planned was {} with {}",
+            "compute area: request {request} is {name} with {bytes} bytes, planned was {} with {}",
             planned.name,
             planned.bytes
         );
-        Region { offset: planned.offset, bytes, entry: entry as u32 }
+        Region { offset: planned.offset, bytes, entry: request as u32 }
     }
 
     /// Gives a region back; its bytes belong to whoever asks next.
