@@ -4,10 +4,12 @@
 //! instruction set the functions that compile the generic kernels with it. Adding a kernel is one entry:
 //! the field's name and arguments, and the path of a function generic over [`Simd`](super::simd::Simd).
 
+use super::attention::kernel::{HeadRows, Rows};
 use super::matmul::Job;
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{avx2::Avx2, avx512::Avx512};
+use crate::backend::ops::Activation;
 use crate::dtype::DType;
 
 /// Wraps every kernel of the list for one instruction set, and fills the table with the wrappers.
@@ -57,6 +59,47 @@ macro_rules! kernels {
 }
 
 kernels! {
+    /// The largest value of a row without NaN.
+    max_row(values: &[f32]) -> f32 = crate::backend::cpu::rows::max_row;
+    /// `values[i] = e^((values[i] - shift) * scale)`; their sum.
+    exp_shifted(values: &mut [f32], shift: f32, scale: f32) -> f32
+        = crate::backend::cpu::rows::exp_shifted;
+    /// `values[i] = cap * tanh(values[i] / cap)`.
+    softcap_row(values: &mut [f32], cap: f32) = crate::backend::cpu::rows::softcap_row;
+    /// A row's RMS norm.
+    rms_norm(x: *const f32, weight: &[f32], eps: f32, to: *mut f32)
+        = crate::backend::cpu::rows::rms_norm;
+    /// A row's layer norm.
+    layer_norm(x: *const f32, weight: &[f32], bias: Option<&[f32]>, eps: f32, to: *mut f32)
+        = crate::backend::cpu::rows::layer_norm;
+    /// `gate[i] = activation(gate[i]) * up[i]`.
+    gate_row(gate: &mut [f32], up: &[f32], activation: Activation)
+        = crate::backend::cpu::rows::gate_row;
+    /// `to[i] = to[i] * keep + from[i] * factor`.
+    blend_row(to: &mut [f32], keep: f32, from: &[f32], factor: f32)
+        = crate::backend::cpu::rows::blend_row;
+    /// Values to bf16.
+    store_bf16_row(from: &[f32], to: *mut u16) = crate::backend::cpu::rows::store_bf16_row;
+    /// Values to f16.
+    store_f16_row(from: &[f32], to: *mut u16) = crate::backend::cpu::rows::store_f16_row;
+    /// Queries by f32 keys.
+    scores_f32(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows)
+        = crate::backend::cpu::attention::kernel::scores_f32;
+    /// Queries by f16 keys.
+    scores_f16(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows)
+        = crate::backend::cpu::attention::kernel::scores_f16;
+    /// Queries by bf16 keys.
+    scores_bf16(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows)
+        = crate::backend::cpu::attention::kernel::scores_bf16;
+    /// Weighted sums of f32 values.
+    sums_f32(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows)
+        = crate::backend::cpu::attention::kernel::sums_f32;
+    /// Weighted sums of f16 values.
+    sums_f16(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows)
+        = crate::backend::cpu::attention::kernel::sums_f16;
+    /// Weighted sums of bf16 values.
+    sums_bf16(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows)
+        = crate::backend::cpu::attention::kernel::sums_bf16;
     /// `out.len()` weights at the pointer to f32.
     dequantise(dtype: DType, row: *const u8, out: &mut [f32])
         = crate::backend::cpu::blocks::dequantise;

@@ -1,11 +1,259 @@
-//! The backend for the host's processor.
+//! The backend for the host's processor: kernels chosen once by what the processor has, a pool of threads that is
+//! started once, and the three blocks.
+//!
+//! One file an operation. Each asks the area for all it needs, in the same order whatever the batch, and splits its
+//! work into tasks whose results do not depend on which thread runs them.
 
+mod attention;
 pub mod blocks;
 pub mod dispatch;
+mod embed;
 mod float_mode;
+mod head;
+mod linear;
 pub mod matmul;
+mod memory;
+mod mlp;
+mod norm;
 pub mod portable;
+mod project;
+mod qkv;
+mod rope;
+mod rows;
+mod sample;
 pub mod simd;
+#[cfg(test)]
+mod tests;
 pub mod threads;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
+
+use super::ops::{
+    AttendOp, BatchView, Embedding, HeadOp, KvLayout, Linear, MlpOp, Norm, ProjectOp, QkvOp, Rope,
+    SampleRow, Vector,
+};
+use super::{Backend, BlockSizes, Startup};
+use crate::area::{Area, Region};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::ids::Layer;
+use crate::options::{Hooks, Options};
+use dispatch::Kernels;
+use matmul::Precision;
+use memory::Memory;
+use threads::Pool;
+
+/// The host's processor as a [`Backend`]. Weights stay as they are in the file.
+pub struct Cpu {
+    kernels: &'static Kernels,
+    pool: Pool,
+    exact_activations: bool,
+    memory: Option<Memory>,
+}
+
+impl Cpu {
+    /// Starts the threads and chooses the kernels; takes no memory blocks.
+    pub fn new(options: &Options) -> Result<Cpu> {
+        Self::with_kernels(options, Kernels::detect())
+    }
+
+    /// As [`new`](Self::new), with a variant of [`Kernels::supported`].
+    pub fn with_kernels(options: &Options, kernels: &'static Kernels) -> Result<Cpu> {
+        Ok(Cpu {
+            kernels,
+            pool: Pool::new(options.n_threads, options.hooks.executor.clone())?,
+            exact_activations: options.exact_activations,
+            memory: None,
+        })
+    }
+
+    /// Threads that compute, the caller's included.
+    pub fn n_threads(&self) -> usize {
+        self.pool.n_threads()
+    }
+
+    /// Name of the kernels' variant.
+    pub fn kernels_name(&self) -> &'static str {
+        self.kernels.name
+    }
+
+    fn memory(&self) -> Result<&Memory> {
+        self.memory.as_ref().ok_or_else(|| Error::Internal("the backend has no memory yet".into()))
+    }
+
+    fn memory_mut(&mut self) -> Result<&mut Memory> {
+        self.memory.as_mut().ok_or_else(|| Error::Internal("the backend has no memory yet".into()))
+    }
+
+    /// What activations a weight meets.
+    fn precision(&self, weight: &Linear) -> Precision {
+        if weight.dtype.is_quantised() && !self.exact_activations {
+            Precision::Q8
+        } else {
+            Precision::Exact
+        }
+    }
+}
+
+impl Backend for Cpu {
+    fn linear_bytes(&self, dtype: DType, n_out: u32, n_in: u32) -> Result<u64> {
+        let row = dtype.row_bytes(u64::from(n_in)).ok_or_else(|| {
+            let block = dtype.block_len();
+            Error::BadModel(format!(
+                "a row of {n_in} is no multiple of {dtype:?}'s block of {block}"
+            ))
+        })?;
+        row.checked_mul(u64::from(n_out)).ok_or_else(|| {
+            Error::BadModel(format!("{n_out} rows of {n_in} {dtype:?} weights are too many"))
+        })
+    }
+
+    fn reserve(
+        &mut self,
+        startup: Startup,
+        sizes: BlockSizes,
+        kv: &KvLayout,
+        hooks: &Hooks,
+    ) -> Result<()> {
+        if self.memory.is_some() {
+            return Err(Error::Internal("the backend's memory is taken once".into()));
+        }
+        self.memory = Some(Memory::take(startup, sizes, kv, hooks)?);
+        Ok(())
+    }
+
+    fn write_linear(&mut self, linear: &Linear, first_row: u32, bytes: &[u8]) -> Result<()> {
+        let row_bytes = self.linear_bytes(linear.dtype, 1, linear.n_in)? as usize;
+        let first = first_row as usize * row_bytes;
+        let matrix = self.memory_mut()?.linear_mut(linear);
+        if !bytes.len().is_multiple_of(row_bytes.max(1))
+            || bytes.len() > matrix.len().saturating_sub(first)
+        {
+            return Err(Error::Internal(format!(
+                "{} bytes are no rows from {first_row} on of {linear:?}",
+                bytes.len()
+            )));
+        }
+        matrix[first..first + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_vector(&mut self, vector: Vector, values: &[f32]) -> Result<()> {
+        if values.len() != vector.len as usize {
+            return Err(Error::Internal(format!("{} values for {vector:?}", values.len())));
+        }
+        self.memory_mut()?.vector_mut(vector).copy_from_slice(values);
+        Ok(())
+    }
+
+    fn poison(&mut self, region: &Region) {
+        if let Some(memory) = &mut self.memory {
+            memory.lend::<u8>(region).fill(0xFF);
+        }
+    }
+
+    fn read(&self, region: &Region) -> Result<&[f32]> {
+        Ok(self.memory()?.region(region))
+    }
+
+    fn read_mut(&mut self, region: &mut Region) -> Result<&mut [f32]> {
+        Ok(self.memory_mut()?.lend(region))
+    }
+
+    fn rope_table(
+        &mut self,
+        area: &mut Area,
+        rope: &Rope,
+        batch: &BatchView<'_>,
+        table: &mut Region,
+    ) -> Result<()> {
+        rope::rope_table(self, area, rope, batch, table)
+    }
+
+    fn embed(
+        &mut self,
+        area: &mut Area,
+        embedding: &Embedding,
+        batch: &BatchView<'_>,
+        x: &mut Region,
+    ) -> Result<()> {
+        embed::embed(self, area, embedding, batch, x)
+    }
+
+    fn qkv(
+        &mut self,
+        area: &mut Area,
+        op: &QkvOp,
+        layer: Layer,
+        batch: &BatchView<'_>,
+        rope_table: Option<&Region>,
+        x: &Region,
+        q: &mut Region,
+    ) -> Result<()> {
+        qkv::qkv(self, area, op, layer, batch, rope_table, x, q)
+    }
+
+    fn attend(
+        &mut self,
+        area: &mut Area,
+        op: &AttendOp,
+        layer: Layer,
+        batch: &BatchView<'_>,
+        q: &mut Region,
+    ) -> Result<()> {
+        attention::attend(self, area, op, layer, batch, q)
+    }
+
+    fn project_residual(
+        &mut self,
+        area: &mut Area,
+        op: &ProjectOp,
+        n_rows: usize,
+        input: &Region,
+        x: &mut Region,
+    ) -> Result<()> {
+        project::project_residual(self, area, op, n_rows, input, x)
+    }
+
+    fn mlp(
+        &mut self,
+        area: &mut Area,
+        op: &MlpOp,
+        n_rows: usize,
+        tile_rows: usize,
+        x: &mut Region,
+    ) -> Result<()> {
+        mlp::mlp(self, area, op, n_rows, tile_rows, x)
+    }
+
+    fn final_norm(
+        &mut self,
+        area: &mut Area,
+        norm: &Norm,
+        rows: &[u32],
+        x: &mut Region,
+    ) -> Result<()> {
+        head::final_norm(self, area, norm, rows, x)
+    }
+
+    fn head(
+        &mut self,
+        area: &mut Area,
+        op: &HeadOp,
+        rows: &[u32],
+        x: &Region,
+        logits: &mut Region,
+    ) -> Result<()> {
+        head::head(self, area, op, rows, x, logits)
+    }
+
+    fn sample(
+        &mut self,
+        area: &mut Area,
+        vocab_size: u32,
+        rows: &mut [SampleRow<'_>],
+        logits: &mut Region,
+    ) -> Result<()> {
+        sample::sample(self, area, vocab_size, rows, logits)
+    }
+}
