@@ -13,7 +13,8 @@ fn parse(text: &str) -> Object {
 #[test]
 fn getters_check_type_and_range() {
     let config = parse(
-        r#"{"n": 4, "negative": -1, "big": 4294967296, "f": 1e-5, "whole": 10000, "yes": true, "s": "x",
+        r#"{"n": 4, "negative": -1, "big": 4294967296, "f": 1e-5, "whole": 10000,
+        "yes": true, "s": "x",
         "null": null, "ids": [1, 106], "names": ["a", "b"], "mixed": [1, "a"], "huge": 1e300,
         "rope": {"type": "linear", "factor": "2"}}"#,
     );
@@ -94,7 +95,8 @@ fn chat_template() {
     assert_eq!(config.get_token_text("bos_token"), Ok(Some("<s>")));
     assert_eq!(config.get_token_text("eos_token"), Ok(Some("</s>")));
     assert_eq!(config.get_token_text("pad_token"), Ok(None));
-    let list = br#"{"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}"#;
+    let list = br#"{"chat_template": [{"name": "rag", "template": "r"},
+        {"name": "default", "template": "d"}]}"#;
     folder.write(file, list);
     assert_eq!(hugging_face(&folder).chat_template.as_deref(), Some("d"));
     folder.write("chat_template.jinja", "own file é".as_bytes());

@@ -19,7 +19,8 @@ fn open_header(header: &str, data_bytes: usize) -> Result<Checkpoint, Error> {
 #[test]
 fn small_file_reads_back() {
     let header = format!(
-        r#"{{"__metadata__":{{"format":"pt"}},{},"h":{{"data_offsets":[16,20],"dtype":"F16","shape":[2]}},
+        r#"{{"__metadata__":{{"format":"pt"}},{},
+        "h":{{"data_offsets":[16,20],"dtype":"F16","shape":[2]}},
         "b":{{"dtype":"BF16","shape":[1,1],"data_offsets":[20,22]}}}}   "#,
         f32_entry("w", "[2,2]", 0, 16)
     );

@@ -33,7 +33,7 @@ impl Gguf {
         }
     }
 
-    /// Two tensors of f32: `a` of shape [2, 4] and `b` of shape [8], 32 bytes each, holding 0 to 15.
+    /// Two tensors of f32, `a` of shape [2, 4] and `b` of shape [8], that hold 0 to 15.
     pub fn small() -> Gguf {
         Gguf::empty()
             .pair("general.architecture", &text("llama"))

@@ -67,7 +67,7 @@ fn check_version(reader: &mut Reader) -> Result<()> {
 fn alignment(metadata: &Metadata, reader: &Reader) -> Result<u64> {
     const KEY: &str = "general.alignment";
     let alignment = metadata.get_u32(KEY)?.unwrap_or(32);
-    if alignment == 0 || alignment % 8 != 0 {
+    if alignment == 0 || !alignment.is_multiple_of(8) {
         return Err(reader.bad(&format!("{KEY} is {alignment}, expected a multiple of 8")));
     }
     Ok(alignment.into())
@@ -195,7 +195,7 @@ fn place(source: &Source, tensors: &mut [TensorInfo], begin: u64, alignment: u64
     let bad = |message: String| Error::BadModel(format!("{name}: {message}"));
     for tensor in tensors.iter_mut() {
         let TensorInfo { name, offset, bytes, .. } = &tensor;
-        if offset % alignment != 0 {
+        if !offset.is_multiple_of(alignment) {
             return Err(bad(format!(
                 "tensor {name:?} has offset {offset}, expected a multiple of {alignment}"
             )));
@@ -204,8 +204,8 @@ fn place(source: &Source, tensors: &mut [TensorInfo], begin: u64, alignment: u64
         if end.is_none_or(|end| end > source.len()) {
             let len = source.len();
             return Err(bad(format!(
-                "tensor {name:?} lies beyond the end of the file: it needs {bytes} bytes from offset \
-                 {offset} of the data, which begins at {begin}; the file has {len} bytes"
+                "tensor {name:?} lies beyond the end of the file: it needs {bytes} bytes from \
+                 offset {offset} of the data, which begins at {begin}; the file has {len} bytes"
             )));
         }
         tensor.offset += begin;
