@@ -1,0 +1,79 @@
+# make demo      an answer from a small model, with the plan first and the speed last
+# make test      everything: cargo's tests, then ctest
+# make install   library, header, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
+# make header    include/larder.h from src/ffi
+# make lint      formatting and clippy
+# make clean
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= cc
+CARGO ?= cargo
+MODEL ?= models/SmolLM2-135M-Instruct.Q4_1.gguf
+QUESTION ?= What is the capital of France, and what is it known for?
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+RELEASE := target/release
+PANIC := build/test-panic
+lib = $(DESTDIR)$(PREFIX)/lib
+
+.PHONY: demo test library library-test-panic ctest model install header lint clean
+
+demo: library
+	@test -f $(MODEL) || scripts/fetch_model.sh
+	@mkdir -p build
+	$(CC) -std=c11 -O2 -Iinclude examples/c/generate.c -o build/generate \
+	    -L$(RELEASE) -llarder -Wl,-rpath,$(abspath $(RELEASE))
+	@echo
+	@build/generate $(MODEL) "$(QUESTION)"
+
+test:
+	@scripts/setup.sh
+	@scripts/fetch_model.sh || echo "Tests that need the demo model are skipped."
+	$(CARGO) test
+	$(MAKE) --no-print-directory ctest
+
+# The shared library asks to be found under its interface's name.
+library:
+	$(CARGO) build --release --lib
+	@ln -sf liblarder.so $(RELEASE)/liblarder.so.0
+
+# The library of the C tests: with debug assertions, dead memory poisoned, and a way to make it panic.
+library-test-panic:
+	$(CARGO) build --lib --features test-panic
+	@mkdir -p $(PANIC)
+	@cp target/debug/liblarder.so $(PANIC)/liblarder.so
+	@ln -sf liblarder.so $(PANIC)/liblarder.so.0
+
+ctest: library library-test-panic
+	@cmake -S . -B build/ctest -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	@cmake --build build/ctest --parallel 2 > build/ctest.log || { cat build/ctest.log; exit 1; }
+	ctest --test-dir build/ctest --output-on-failure
+
+model:
+	@scripts/fetch_model.sh
+
+install: library
+	install -d $(lib)/pkgconfig $(lib)/cmake/larder $(DESTDIR)$(PREFIX)/include
+	install -m 644 include/larder.h $(DESTDIR)$(PREFIX)/include/larder.h
+	install -m 755 $(RELEASE)/liblarder.so $(lib)/liblarder.so.$(VERSION)
+	ln -sf liblarder.so.$(VERSION) $(lib)/liblarder.so.0
+	ln -sf liblarder.so.0 $(lib)/liblarder.so
+	install -m 644 $(RELEASE)/liblarder.a $(lib)/liblarder.a
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' packaging/larder.pc.in \
+	    > $(lib)/pkgconfig/larder.pc
+	for name in larder-config larder-config-version; do \
+	    sed 's|@VERSION@|$(VERSION)|' packaging/$$name.cmake.in > $(lib)/cmake/larder/$$name.cmake; \
+	done
+
+header:
+	LARDER_WRITE_HEADER=1 $(CARGO) test -q --test header
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features test-panic -- -D warnings
+
+clean:
+	$(CARGO) clean
+	rm -rf build
