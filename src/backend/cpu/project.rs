@@ -31,7 +31,7 @@ pub fn project_residual(
         let n = NORMED_ROWS.min(n_rows - first);
         down.rows(cpu, area, n, (input, first), (x, first))?;
         first += n;
-        if first >= n_rows {
+        if first >= n_rows || area.is_tracing() {
             return Ok(());
         }
     }
