@@ -1,0 +1,151 @@
+//! An answer on its way: its sequence, its tokens and its text.
+#![forbid(unsafe_code)]
+
+use super::request::Request;
+use super::{Limits, MAX_STOP_BYTES, MAX_STOPS, bytes_of, reserved};
+use crate::backend::ops::Sampling;
+use crate::error::Result;
+use crate::ids::{SequenceHandle, TokenId};
+use crate::text::{StopMatcher, StopState, Utf8Stream};
+
+const STOP_BYTES: usize = MAX_STOPS * MAX_STOP_BYTES;
+
+/// One answer of a request, in a reserved place.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Number of the request's place.
+    pub(super) request: usize,
+    /// `0 .. n_answers`; number 0 computes the prompt for all.
+    pub(super) number: u32,
+    /// `None` while number 0 computes the prompt.
+    pub(super) sequence: Option<SequenceHandle>,
+    /// Tokens of prompt and output that were appended to the sequence.
+    pub(super) n_fed: usize,
+    pub(super) output: Vec<TokenId>,
+    /// The request's, with this answer's seed.
+    pub(super) sampling: Sampling,
+    text: AnswerText,
+}
+
+impl Answer {
+    pub(super) fn new(limits: &Limits) -> Result<Answer> {
+        Ok(Answer {
+            request: 0,
+            number: 0,
+            sequence: None,
+            n_fed: 0,
+            output: reserved(limits.sequence_tokens() as usize)?,
+            sampling: Sampling::default(),
+            text: AnswerText::new(),
+        })
+    }
+
+    /// Heap bytes of `new(limits)`.
+    pub(super) fn bytes(limits: &Limits) -> u64 {
+        bytes_of::<TokenId>(limits.sequence_tokens() as usize)
+            + StopMatcher::heap_bytes(MAX_STOPS, STOP_BYTES)
+    }
+
+    /// Begins answer `number` of `request`.
+    ///
+    /// # Errors
+    /// Those of [`StopMatcher::set`].
+    pub(super) fn begin(&mut self, request: &Request, number: u32) -> Result<()> {
+        self.request = request.index();
+        self.number = number;
+        self.sequence = None;
+        self.n_fed = 0;
+        self.output.clear();
+        let seed = request.sampling.seed.wrapping_add(u64::from(number));
+        self.sampling = Sampling { seed, ..request.sampling };
+        self.text.utf8.reset();
+        self.text.stops.set(request.stops.iter())
+    }
+
+    /// Tokens that are known but not in the sequence yet.
+    pub(super) fn n_to_feed(&self, request: &Request) -> usize {
+        request.prompt.len() + self.output.len() - self.n_fed
+    }
+
+    /// The next `n` of those.
+    pub(super) fn next_tokens<'a>(
+        &'a self,
+        request: &'a Request,
+        n: usize,
+    ) -> impl ExactSizeIterator<Item = TokenId> + 'a {
+        let n_prompt = request.prompt.len();
+        (self.n_fed..self.n_fed + n).map(move |position| match position.checked_sub(n_prompt) {
+            None => request.prompt[position],
+            Some(behind) => self.output[behind],
+        })
+    }
+
+    /// Slots that it may still need, those of a shared prompt without its last token taken as there.
+    pub(super) fn max_slots_to_come(&self, request: &Request) -> u64 {
+        let shared = request.prompt.len() - 1;
+        let n_held = if self.sequence.is_some() { self.n_fed } else { shared };
+        (shared + request.max_new_tokens as usize).saturating_sub(n_held) as u64
+    }
+
+    pub(super) fn push_text(&mut self, bytes: &[u8], scratch: &mut Scratch) -> StopState {
+        self.text.push(bytes, scratch)
+    }
+
+    pub(super) fn finish_text(&mut self, scratch: &mut Scratch) {
+        self.text.finish(scratch);
+    }
+}
+
+/// Tokens' bytes → whole characters → text without stops.
+#[derive(Debug)]
+struct AnswerText {
+    utf8: Utf8Stream,
+    stops: StopMatcher,
+}
+
+/// Where text passes through.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    characters: String,
+    /// What may be delivered.
+    pub(super) piece: String,
+}
+
+impl Scratch {
+    pub(super) fn new(limits: &Limits) -> Result<Scratch> {
+        let n = super::events::piece_bytes(limits);
+        let string = |n| Ok(String::from_utf8(reserved(n)?).unwrap_or_default());
+        Ok(Scratch { characters: string(n)?, piece: string(n)? })
+    }
+
+    /// Heap bytes of `new(limits)`.
+    pub(super) fn bytes(limits: &Limits) -> u64 {
+        2 * bytes_of::<u8>(super::events::piece_bytes(limits))
+    }
+
+    fn clear(&mut self) {
+        self.characters.clear();
+        self.piece.clear();
+    }
+}
+
+impl AnswerText {
+    fn new() -> AnswerText {
+        AnswerText { utf8: Utf8Stream::new(), stops: StopMatcher::new(MAX_STOPS, STOP_BYTES) }
+    }
+
+    fn push(&mut self, bytes: &[u8], scratch: &mut Scratch) -> StopState {
+        scratch.clear();
+        self.utf8.push(bytes, &mut scratch.characters);
+        self.stops.push(&scratch.characters, &mut scratch.piece)
+    }
+
+    /// Lets out what is held back: it was no stop.
+    fn finish(&mut self, scratch: &mut Scratch) {
+        scratch.clear();
+        self.utf8.finish(&mut scratch.characters);
+        // U+FFFD may complete a stop: then the stop's part is dropped as ever.
+        self.stops.push(&scratch.characters, &mut scratch.piece);
+        self.stops.finish(&mut scratch.piece);
+    }
+}

@@ -1,0 +1,166 @@
+//! The side of the requests that any thread may use, also while a step runs.
+//!
+//! The requests' places are made once and handed around by value: free → submitted → (the scheduler's) → free. A
+//! ticket per place keeps the generation that makes old handles stale.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::request::{Prompt, Request, RequestInput};
+use super::{Limits, bytes_of, check, reserved, reserved_queue};
+use crate::error::{Error, Result};
+use crate::ids::{RequestHandle, TokenId};
+use crate::text::{Text, TokenizeOptions};
+
+/// Takes requests in and cancels them.
+#[derive(Debug)]
+pub struct Edge {
+    limits: Limits,
+    inbox: Mutex<Inbox>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    /// `[max_requests]`
+    tickets: Vec<Ticket>,
+    /// The place used last comes last, so that handles stay known as long as possible.
+    free: VecDeque<Request>,
+    /// In order of submission.
+    submitted: VecDeque<Request>,
+    /// Live requests that were cancelled.
+    n_cancelled: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Ticket {
+    /// Of the last handle; 0 before the first.
+    generation: u32,
+    /// Submitted and not ended.
+    is_live: bool,
+    is_cancelled: bool,
+}
+
+impl Edge {
+    /// Makes all places.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn new(limits: &Limits) -> Result<Arc<Edge>> {
+        let n = limits.max_requests as usize;
+        let mut tickets = reserved(n)?;
+        tickets.resize(n, Ticket::default());
+        let mut free = reserved_queue(n)?;
+        for index in 0..limits.max_requests {
+            let mut request = Request::new(limits)?;
+            request.handle = RequestHandle(u64::from(index));
+            free.push_back(request);
+        }
+        let inbox = Inbox { tickets, free, submitted: reserved_queue(n)?, n_cancelled: 0 };
+        Ok(Arc::new(Edge { limits: *limits, inbox: Mutex::new(inbox) }))
+    }
+
+    /// Heap bytes of `new(limits)`.
+    pub fn bytes(limits: &Limits) -> u64 {
+        // An Arc keeps its two counts beside the value.
+        let shared = bytes_of::<[usize; 2]>(1) + bytes_of::<Edge>(1);
+        let n = limits.max_requests as usize;
+        let place = bytes_of::<Ticket>(1) + 2 * bytes_of::<Request>(1) + Request::bytes(limits);
+        shared + n as u64 * place
+    }
+
+    /// Checks a request and copies it into a free place. `text` tokenises a prompt that is text; only that
+    /// allocates.
+    ///
+    /// # Errors
+    /// `InvalidArgument` names the field; `Unsupported`; `LimitReached` names max_requests: try again when a request
+    /// has ended.
+    pub fn submit(&self, text: Option<&Text>, input: &RequestInput<'_>) -> Result<RequestHandle> {
+        check::options(&self.limits, input, text.is_some())?;
+        match input.prompt {
+            Prompt::Tokens(tokens) => self.enqueue(input, tokens),
+            Prompt::Text { text: prompt, parse_special } => {
+                let text = text.ok_or_else(|| {
+                    Error::Unsupported(
+                        "prompt_text needs a tokenizer, and the model has none; give prompt_tokens"
+                            .into(),
+                    )
+                })?;
+                let tokens = if parse_special {
+                    text.tokenize_chat(prompt)?
+                } else {
+                    let add_special = true;
+                    text.tokenize(prompt, TokenizeOptions { add_special, parse_special })?
+                };
+                self.enqueue(input, &tokens)
+            }
+        }
+    }
+
+    /// Asks for a request's end, in any state and any number of times. One that has ended already stays as it is.
+    ///
+    /// # Errors
+    /// `StaleHandle` once the request's place is another one's, and for what never was a handle.
+    pub fn cancel(&self, request: RequestHandle) -> Result<()> {
+        let inbox = &mut *self.lock();
+        let (index, generation) = (request.0 as u32, (request.0 >> 32) as u32);
+        let ticket = inbox.tickets.get_mut(index as usize);
+        let ticket = ticket.filter(|ticket| generation != 0 && ticket.generation == generation);
+        let ticket = ticket.ok_or_else(|| {
+            Error::StaleHandle(format!(
+                "request {:#x} is not, or no longer, of this engine",
+                request.0
+            ))
+        })?;
+        if ticket.is_live && !ticket.is_cancelled {
+            ticket.is_cancelled = true;
+            inbox.n_cancelled += 1;
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, input: &RequestInput<'_>, prompt: &[TokenId]) -> Result<RequestHandle> {
+        let max_new_tokens = check::prompt(&self.limits, input, prompt)?;
+        let mut inbox = self.lock();
+        let Some(mut request) = inbox.free.pop_front() else {
+            return Err(Error::LimitReached(format!(
+                "{} requests wait or run, as many as max_requests allows",
+                self.limits.max_requests
+            )));
+        };
+        let ticket = &mut inbox.tickets[request.index()];
+        let generation = ticket.generation.checked_add(1).unwrap_or(1);
+        *ticket = Ticket { generation, is_live: true, is_cancelled: false };
+        request.fill(generation, input, prompt, max_new_tokens);
+        let handle = request.handle;
+        inbox.submitted.push_back(request);
+        Ok(handle)
+    }
+
+    /// Hands over what was submitted, in order, and then the numbers of the live requests that are cancelled.
+    pub(super) fn collect(&self, mut take: impl FnMut(Request), cancelled: &mut Vec<u32>) {
+        let mut inbox = self.lock();
+        while let Some(request) = inbox.submitted.pop_front() {
+            take(request);
+        }
+        if inbox.n_cancelled > 0 {
+            let tickets = (0u32..).zip(&inbox.tickets);
+            cancelled.extend(tickets.filter(|(_, t)| t.is_live && t.is_cancelled).map(|(i, _)| i));
+        }
+    }
+
+    /// Takes a place back whose request has ended.
+    pub(super) fn give_back(&self, request: Request) {
+        let inbox = &mut *self.lock();
+        let ticket = &mut inbox.tickets[request.index()];
+        inbox.n_cancelled -= u32::from(ticket.is_cancelled);
+        ticket.is_live = false;
+        ticket.is_cancelled = false;
+        inbox.free.push_back(request);
+    }
+
+    /// A panic while the lock was held leaves the inbox consistent enough: places may be lost, none is doubled.
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

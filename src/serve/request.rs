@@ -1,0 +1,166 @@
+//! A request: as the host hands it in, and as it lies in its reserved place.
+#![forbid(unsafe_code)]
+
+use super::{Limits, MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, bytes_of, reserved};
+use crate::backend::ops::Sampling;
+use crate::error::Result;
+use crate::ids::{RequestHandle, TokenId};
+
+/// What a host asks for, unchecked. `Default` is every field's default, with an empty prompt.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestInput<'a> {
+    pub prompt: Prompt<'a>,
+    /// 0: as many as the sequence limit allows.
+    pub max_new_tokens: u32,
+    /// Answers that share the prompt's slots; 0 is 1. Answer i draws with seed `sampling.seed + i`.
+    pub n_answers: u32,
+    /// Comes back in every event.
+    pub user: u64,
+    /// Only 0 for now.
+    pub priority: i32,
+    /// Only 0 (none) for now.
+    pub constraint_kind: u32,
+    /// Texts that end an answer; neither they nor what follows is delivered.
+    pub stops: &'a [&'a str],
+    pub sampling: Sampling,
+    /// Tokens whose logits are changed, and by how much (`biases`, as many); -inf bans. One that is listed twice
+    /// gets the sum.
+    pub bias_tokens: &'a [TokenId],
+    pub biases: &'a [f32],
+}
+
+/// The prompt of a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Prompt<'a> {
+    /// Taken as they are.
+    Tokens(&'a [TokenId]),
+    /// Tokenised with the special tokens that the model wants around a prompt. What looks like a control token is
+    /// plain text, or, with `parse_special` (for a rendered chat), that token; a begin of text that the text has
+    /// itself is not doubled then.
+    Text { text: &'a str, parse_special: bool },
+}
+
+impl Default for Prompt<'_> {
+    fn default() -> Self {
+        Prompt::Tokens(&[])
+    }
+}
+
+/// A checked request in its reserved place.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) handle: RequestHandle,
+    pub(super) user: u64,
+    pub(super) prompt: Vec<TokenId>,
+    /// Tokens to draw for an answer, at most: already within all limits.
+    pub(super) max_new_tokens: u32,
+    pub(super) n_answers: u32,
+    /// Answers that have not ended.
+    pub(super) n_unfinished: u32,
+    pub(super) is_admitted: bool,
+    /// Every answer has its own sequence (or has ended).
+    pub(super) is_forked: bool,
+    pub(super) sampling: Sampling,
+    pub(super) biases: Vec<(TokenId, f32)>,
+    pub(super) stops: Stops,
+}
+
+impl Request {
+    /// An empty place with room for the largest request.
+    pub(super) fn new(limits: &Limits) -> Result<Request> {
+        Ok(Request {
+            handle: RequestHandle::default(),
+            user: 0,
+            prompt: reserved(limits.sequence_tokens() as usize)?,
+            max_new_tokens: 0,
+            n_answers: 0,
+            n_unfinished: 0,
+            is_admitted: false,
+            is_forked: false,
+            sampling: Sampling::default(),
+            biases: reserved(MAX_BIASES)?,
+            stops: Stops::new()?,
+        })
+    }
+
+    /// Heap bytes of `new(limits)`.
+    pub(super) fn bytes(limits: &Limits) -> u64 {
+        bytes_of::<TokenId>(limits.sequence_tokens() as usize)
+            + bytes_of::<(TokenId, f32)>(MAX_BIASES)
+            + Stops::bytes()
+    }
+
+    /// Copies a checked request into this place.
+    pub(super) fn fill(
+        &mut self,
+        generation: u32,
+        input: &RequestInput<'_>,
+        prompt: &[TokenId],
+        max_new_tokens: u32,
+    ) {
+        self.handle = RequestHandle(u64::from(generation) << 32 | self.index() as u64);
+        self.user = input.user;
+        self.prompt.clear();
+        self.prompt.extend_from_slice(prompt);
+        self.max_new_tokens = max_new_tokens;
+        self.n_answers = input.n_answers.max(1);
+        self.n_unfinished = self.n_answers;
+        self.is_admitted = false;
+        self.is_forked = self.n_answers == 1;
+        self.sampling = input.sampling;
+        self.biases.clear();
+        let tokens = input.bias_tokens.iter().copied();
+        self.biases.extend(tokens.zip(input.biases.iter().copied()));
+        self.stops.set(input.stops);
+    }
+
+    /// The place's number.
+    pub(super) fn index(&self) -> usize {
+        self.handle.0 as u32 as usize
+    }
+
+    /// Slots that it needs at most: the answers share the prompt but for its last token, and nobody needs the K and
+    /// V of an answer's last token.
+    pub(super) fn max_slots(&self) -> u64 {
+        max_slots(self.prompt.len(), self.n_answers, self.max_new_tokens)
+    }
+}
+
+/// Slots for a prompt and `n_answers` answers of `n_new` tokens each; see [`Request::max_slots`].
+pub(super) fn max_slots(n_prompt: usize, n_answers: u32, n_new: u32) -> u64 {
+    (n_prompt as u64).saturating_sub(1) + u64::from(n_answers) * u64::from(n_new)
+}
+
+/// Stop strings, one behind the other.
+#[derive(Debug)]
+pub(super) struct Stops {
+    text: String,
+    /// Where each ends in `text`.
+    ends: Vec<usize>,
+}
+
+impl Stops {
+    fn new() -> Result<Stops> {
+        let text = String::from_utf8(reserved(MAX_STOPS * MAX_STOP_BYTES)?).unwrap_or_default();
+        Ok(Stops { text, ends: reserved(MAX_STOPS)? })
+    }
+
+    fn bytes() -> u64 {
+        bytes_of::<u8>(MAX_STOPS * MAX_STOP_BYTES) + bytes_of::<usize>(MAX_STOPS)
+    }
+
+    /// Replaces the stops by others that are within the limits.
+    pub(super) fn set(&mut self, stops: &[&str]) {
+        self.text.clear();
+        self.ends.clear();
+        for stop in stops {
+            self.text.push_str(stop);
+            self.ends.push(self.text.len());
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> + Clone {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
+    }
+}

@@ -1,0 +1,163 @@
+//! The scheduler: first come, first served.
+//!
+//! A step is `schedule`, the forward pass, then `sample_rows` and `accept` for one tile of logits after the other,
+//! then `drain`. Here is the frame; `admit` decides who runs, `feed` what is computed, `accept` what comes of it.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::answer::{Answer, Scratch};
+use super::batch::StepBatch;
+use super::edge::Edge;
+use super::events::{Event, Events};
+use super::request::Request;
+use super::sampler::{SAMPLE_TILE, Sampler};
+use super::{Limits, bytes_of, max_token_bytes, reserved, reserved_queue};
+use crate::backend::ops::SampleRow;
+use crate::error::{Error, Result};
+use crate::ids::TokenId;
+use crate::kv::KvRepo;
+use crate::text::Text;
+
+/// Drives the requests of one [`Edge`]. Owned by whoever steps; allocates in [`new`](Self::new) only.
+pub struct Scheduler {
+    pub(super) edge: Arc<Edge>,
+    pub(super) limits: Limits,
+    pub(super) text: Option<Arc<Text>>,
+    pub(super) stop_tokens: Vec<TokenId>,
+    /// `[max_requests]`: the live ones, by place.
+    pub(super) requests: Vec<Option<Request>>,
+    /// Requests that are not admitted yet, in order of arrival.
+    pub(super) waiting: VecDeque<usize>,
+    /// Scratch for `collect`.
+    pub(super) cancelled: Vec<u32>,
+    /// `[max_sequences]` places of answers.
+    pub(super) answers: Vec<Answer>,
+    /// Places that are free.
+    pub(super) free_answers: Vec<usize>,
+    /// Places of the admitted answers, in order of admission; those of one request beside each other.
+    pub(super) running: Vec<usize>,
+    pub(super) sampler: Sampler,
+    pub(super) events: Events,
+    pub(super) scratch: Scratch,
+}
+
+impl Scheduler {
+    /// A scheduler without requests. Without `text`, events have no text. `stop_tokens` end an answer.
+    ///
+    /// # Errors
+    /// `OutOfMemory`; `Internal` when `limits` do not agree with `text` or `stop_tokens`.
+    pub fn new(
+        limits: &Limits,
+        edge: Arc<Edge>,
+        text: Option<Arc<Text>>,
+        stop_tokens: &[TokenId],
+    ) -> Result<Scheduler> {
+        let n_text_bytes = text.as_deref().map_or(0, max_token_bytes);
+        if stop_tokens.len() > limits.n_stop_tokens as usize
+            || n_text_bytes > limits.max_token_bytes
+        {
+            return Err(Error::Internal(format!(
+                "limits {limits:?} were made for another model: {} stop tokens, {n_text_bytes} bytes a token",
+                stop_tokens.len()
+            )));
+        }
+        let (n_requests, n_answers) = (limits.max_requests as usize, limits.max_sequences as usize);
+        let mut requests = reserved(n_requests)?;
+        requests.resize_with(n_requests, || None);
+        let mut answers = reserved(n_answers)?;
+        for _ in 0..n_answers {
+            answers.push(Answer::new(limits)?);
+        }
+        let mut free_answers = reserved(n_answers)?;
+        free_answers.extend((0..n_answers).rev());
+        let mut stops = reserved(limits.n_stop_tokens as usize)?;
+        stops.extend_from_slice(stop_tokens);
+        Ok(Scheduler {
+            edge,
+            limits: *limits,
+            text,
+            stop_tokens: stops,
+            requests,
+            waiting: reserved_queue(n_requests)?,
+            cancelled: reserved(n_requests)?,
+            answers,
+            free_answers,
+            running: reserved(n_answers)?,
+            sampler: Sampler::new(limits)?,
+            events: Events::new(limits)?,
+            scratch: Scratch::new(limits)?,
+        })
+    }
+
+    /// Heap bytes of `new(limits, ..)`, without `edge` and `text`.
+    pub fn bytes(limits: &Limits) -> u64 {
+        let (n_requests, n_answers) = (limits.max_requests as usize, limits.max_sequences as usize);
+        bytes_of::<TokenId>(limits.n_stop_tokens as usize)
+            + bytes_of::<Option<Request>>(n_requests)
+            + bytes_of::<usize>(n_requests)
+            + bytes_of::<u32>(n_requests)
+            + bytes_of::<Answer>(n_answers)
+            + n_answers as u64 * Answer::bytes(limits)
+            + 2 * bytes_of::<usize>(n_answers)
+            + Sampler::bytes(limits)
+            + Events::bytes(limits)
+            + Scratch::bytes(limits)
+    }
+
+    /// Begins a step: takes in new requests, ends cancelled ones (their slots are free at once), admits who fits,
+    /// and fills `batch` with the rows to compute: those of running answers first, then prompts in chunks. No rows:
+    /// nothing to compute. Texts of the events drained so far are gone.
+    ///
+    /// `kv` must not change until the forward pass has run.
+    ///
+    /// # Errors
+    /// `Internal`. What befalls a single request becomes its event instead.
+    pub fn schedule(&mut self, kv: &mut KvRepo, batch: &mut StepBatch) -> Result<()> {
+        self.events.begin_step();
+        batch.clear();
+        self.sampler.answers.clear();
+        self.collect();
+        self.end_cancelled(kv)?;
+        self.admit(kv)?;
+        self.fork_answers(kv)?;
+        self.feed_decode(kv, batch)?;
+        self.feed_prompts(kv, batch)?;
+        batch.close(kv)
+    }
+
+    /// Rows from which a token is to be drawn in this step: as many as the batch's `logits_rows`, in that order.
+    pub fn n_sample_rows(&self) -> usize {
+        self.sampler.answers.len()
+    }
+
+    /// Rows `range` of those, for the backend to fill in. At most [`SAMPLE_TILE`] and `max_logits_rows` at once.
+    pub fn sample_rows(&mut self, range: Range<usize>) -> ArrayVec<SampleRow<'_>, SAMPLE_TILE> {
+        self.sampler.rows(range, &self.answers, &self.requests)
+    }
+
+    /// Moves the oldest events to `out`, as many as fit, and returns their number. The others come next time.
+    pub fn drain(&mut self, out: &mut [Event]) -> usize {
+        let mut n = 0;
+        for place in out {
+            let Some(event) = self.next_event() else { break };
+            *place = event;
+            n += 1;
+        }
+        n
+    }
+
+    /// Moves the oldest event out.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// The text of an event that was drained since the last `schedule`: whole UTF-8 characters, perhaps none.
+    pub fn event_text(&self, event: &Event) -> &[u8] {
+        self.events.text(event)
+    }
+}
