@@ -1,9 +1,12 @@
-//! What the quantised kernels need from a processor beside [`Simd`]: vectors of 32 bytes, one chunk of weights.
+//! What the quantised kernels need from a processor beside [`Simd`]: vectors of 32 bytes.
+//!
+//! A **chunk** of a row is 32 bytes; the chunks of eight weight rows, an **octet**, are transposed so that
+//! vector g holds bytes 4g .. 4g + 4 of each row, row r in lane r. Then one activation group of four bytes serves
+//! eight rows, and eight outputs are one vector.
 
 use crate::backend::cpu::simd::Simd;
 
-/// Vectors of 32 bytes and their dot products, which come as eight f32 lanes: lane i is exact and covers bytes
-/// 4i .. 4i + 4.
+/// Vectors of 32 bytes.
 ///
 /// # Safety
 /// As for [`Simd`].
@@ -13,6 +16,8 @@ pub trait Bytes: Simd {
     type Eight: Simd;
     /// 32 bytes.
     type B: Copy;
+    /// Activation rows that a tile takes at once.
+    const DOT_COLUMNS: usize;
 
     unsafe fn load_bytes(from: *const u8) -> Self::B;
     unsafe fn store_bytes(to: *mut u8, v: Self::B);
@@ -28,19 +33,40 @@ pub trait Bytes: Simd {
     /// `table[byte]`, for bytes below 16.
     unsafe fn lookup(table: &[i8; 16], v: Self::B) -> Self::B;
 
-    /// Unsigned weights below 128 with signed activations.
-    unsafe fn dot_unsigned(w: Self::B, x: Self::B) -> EightLanes<Self>;
-    /// Signed weights with signed activations from −127 up.
-    unsafe fn dot_signed(w: Self::B, x: Self::B) -> EightLanes<Self>;
-    /// Four lanes of `values[0]`, four of `values[1]`.
-    unsafe fn halves(values: *const f32) -> EightLanes<Self>;
+    /// Group g of row r becomes lane r of vector g.
+    unsafe fn transpose(rows: [Self::B; 8]) -> [Self::B; 8];
+    unsafe fn transpose_lanes(rows: [EightLanes<Self>; 8]) -> [EightLanes<Self>; 8];
+
+    /// `Σ over the N groups from FIRST on` of unsigned weights with signed activations from −127 up, exact: lane r
+    /// of result c is row r's with the chunk at `x[c]`. `RUN` neighbouring products of four fit in i16:
+    /// `RUN · 2 · 127 · largest weight < 2^15`.
+    unsafe fn dot_unsigned<const C: usize, const FIRST: usize, const N: usize, const RUN: usize>(
+        w: &[Self::B; 8],
+        x: &[*const u8; C],
+    ) -> [EightLanes<Self>; C];
+    /// The same with signed weights of any value, over all eight groups.
+    unsafe fn dot_signed<const C: usize>(
+        w: &[Self::B; 8],
+        x: &[*const u8; C],
+    ) -> [EightLanes<Self>; C];
 
     unsafe fn widen_unsigned(v: Self::B) -> [EightLanes<Self>; 4];
     unsafe fn widen_signed(v: Self::B) -> [EightLanes<Self>; 4];
+    /// Eight unsigned bytes, the lowest first.
+    unsafe fn widen_unsigned_8(bytes: u64) -> EightLanes<Self>;
+    /// Eight signed bytes.
+    unsafe fn widen_signed_8(bytes: u64) -> EightLanes<Self>;
     /// Rounds to the nearest i8, ties to even; values lie in −127 ..= 127.
     unsafe fn narrow(v: [EightLanes<Self>; 4]) -> Self::B;
     /// One f16 number.
     unsafe fn f16(bits: u16) -> f32;
+    /// The f16 numbers at byte `at` of eight rows.
+    unsafe fn gather_f16(rows: &[*const u8; 8], at: usize) -> EightLanes<Self>;
+    /// Those at byte `at`, and those behind them.
+    unsafe fn gather_f16_pairs(
+        rows: &[*const u8; 8],
+        at: usize,
+    ) -> (EightLanes<Self>, EightLanes<Self>);
 }
 
 /// Eight f32 lanes of `S`.

@@ -5,7 +5,7 @@
 )]
 
 use super::bytes::Bytes;
-use super::{Format, with_format};
+use super::{Format, Scales, with_format};
 use crate::backend::cpu::simd::Simd;
 use crate::dtype::DType;
 
@@ -21,16 +21,20 @@ pub unsafe fn dequantise<S: Bytes>(dtype: DType, row: *const u8, out: &mut [f32]
 
 #[inline(always)]
 unsafe fn blocks<S: Bytes, F: Format>(row: *const u8, out: &mut [f32]) {
-    debug_assert!(out.len() % F::LEN == 0);
+    debug_assert!(out.len().is_multiple_of(F::LEN));
     let mut to = out.as_mut_ptr();
+    let mut scales = Scales::new(0.0);
     for block in 0..out.len() / F::LEN {
+        let block = row.add(block * F::BYTES);
+        F::scales::<S>(block, &mut scales);
         for i in 0..F::LEN / 32 {
-            let chunk = F::chunk::<S>(row.add(block * F::BYTES), i);
-            let q = if F::SIGNED { S::widen_signed(chunk.q) } else { S::widen_unsigned(chunk.q) };
+            let q = F::chunk::<S>(block, i);
+            let q = if F::SIGNED { S::widen_signed(q) } else { S::widen_unsigned(q) };
             for (quarter, &q) in q.iter().enumerate() {
-                let scale = S::Eight::splat(chunk.scales[quarter / 2]);
-                let offset = S::Eight::splat(chunk.offsets[quarter / 2]);
-                S::Eight::store(to, S::Eight::fma(q, scale, offset));
+                let part = if F::HALVES { 2 * i + quarter / 2 } else { i };
+                let scale = S::Eight::splat(scales.scales[part]);
+                let offset = if F::SIGNED { 0.0 } else { scales.offsets[part] };
+                S::Eight::store(to, S::Eight::fma(q, scale, S::Eight::splat(offset)));
                 to = to.add(8);
             }
         }

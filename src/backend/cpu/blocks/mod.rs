@@ -1,9 +1,9 @@
 //! The quantised types: how 32 weights lie in a block's bytes.
 //!
-//! A **chunk** is 32 consecutive weights. Every type decodes one to the same form, [`Chunk`]: small integers, and
-//! for each half of 16 a scale and an offset, so that weight j is `scales[j / 16] · q[j] + offsets[j / 16]`. That
-//! product and sum are exact but for the last addition of the types with a minimum, so the values are those of
-//! the format's definition. The layouts are ggml's.
+//! A **chunk** is 32 consecutive weights, a **part** the weights that share a scale: a chunk or half of one. Every
+//! type decodes to the same form: small integers, and for each part a scale and an offset, so that a weight is
+//! `scale · q + offset`. That product and sum are exact but for the last addition of the types with a minimum, so
+//! the values are those of the format's definition. The layouts are ggml's.
 
 pub mod bytes;
 mod dequantise;
@@ -13,38 +13,95 @@ mod simple;
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
+use bytes::{Bytes, EightLanes};
 
 pub use dequantise::dequantise;
 pub use k::{Q2K, Q3K, Q4K, Q5K, Q6K};
 pub use nonlinear::{Iq4Nl, Iq4Xs, Mxfp4};
 pub use simple::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-/// 32 weights: `scales[j / 16] · q[j] + offsets[j / 16]`.
-pub struct Chunk<S: Bytes> {
-    /// Unsigned below 128, or signed where the format says so.
-    pub q: S::B,
-    pub scales: [f32; 2],
-    pub offsets: [f32; 2],
+/// Parts of the largest block.
+const MAX_PARTS: usize = 16;
+
+/// Scales and offsets of a block's parts.
+pub struct Scales<T> {
+    pub scales: [T; MAX_PARTS],
+    pub offsets: [T; MAX_PARTS],
+}
+
+impl<T: Copy> Scales<T> {
+    /// All of them `zero`.
+    #[inline(always)]
+    pub fn new(zero: T) -> Scales<T> {
+        Scales { scales: [zero; MAX_PARTS], offsets: [zero; MAX_PARTS] }
+    }
 }
 
 /// A quantised type.
+///
+/// # Safety
+/// The functions need a processor with `S`'s instruction set, and blocks valid for [`BYTES`](Self::BYTES) bytes.
+#[allow(clippy::missing_safety_doc, reason = "said once, above")]
 pub trait Format {
     /// Weights in a block, a multiple of 32.
     const LEN: usize;
     /// Bytes of a block.
     const BYTES: usize;
-    /// Whether `q` is signed; then there are no offsets.
+    /// Whether the integers are signed; then there are no offsets.
     const SIGNED: bool = false;
-    /// Whether the two halves of a chunk have their own scale and offset.
+    /// Whether the parts are halves of chunks.
     const HALVES: bool = false;
+    /// Unsigned integers only: how many sums of four products with 8-bit activations add up in i16, two lanes
+    /// each: `RUN · 2 · 127 · largest < 2^15`.
+    const RUN: usize = 8;
+    /// Parts in a block.
+    const PARTS: usize = Self::LEN / if Self::HALVES { 16 } else { 32 };
 
-    /// Chunk `i` of the block at `block`.
-    ///
-    /// # Safety
-    /// The processor has `S`'s instruction set, `block` is valid for [`BYTES`](Self::BYTES) bytes, and
-    /// `i < LEN / 32`.
-    unsafe fn chunk<S: Bytes>(block: *const u8, i: usize) -> Chunk<S>;
+    /// The integers of chunk `i < LEN / 32`.
+    unsafe fn chunk<S: Bytes>(block: *const u8, i: usize) -> S::B;
+
+    /// The first [`PARTS`](Self::PARTS) of `into`.
+    unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>);
+
+    /// The same for the blocks at byte `at` of eight rows, one in each lane.
+    #[inline(always)]
+    unsafe fn octet_scales<S: Bytes>(
+        rows: &[*const u8; 8],
+        at: usize,
+        into: &mut Scales<EightLanes<S>>,
+    ) {
+        // SAFETY: the caller's contract.
+        unsafe { by_transposing::<S, Self>(rows, at, into) }
+    }
+}
+
+#[inline(always)]
+unsafe fn by_transposing<S: Bytes, F: Format + ?Sized>(
+    rows: &[*const u8; 8],
+    at: usize,
+    into: &mut Scales<EightLanes<S>>,
+) {
+    use crate::backend::cpu::simd::Simd;
+    // SAFETY: the caller's contract; the arrays hold PARTS values, a multiple of eight.
+    unsafe {
+        let mut values =
+            [const { Scales { scales: [0.0; MAX_PARTS], offsets: [0.0; MAX_PARTS] } }; 8];
+        for r in 0..8 {
+            F::scales::<S>(rows[r].add(at), &mut values[r]);
+        }
+        for part in (0..F::PARTS).step_by(8) {
+            let mut scales = [S::Eight::zero(); 8];
+            let mut offsets = [S::Eight::zero(); 8];
+            for r in 0..8 {
+                scales[r] = S::Eight::load(values[r].scales.as_ptr().add(part));
+                offsets[r] = S::Eight::load(values[r].offsets.as_ptr().add(part));
+            }
+            into.scales[part..part + 8].copy_from_slice(&S::transpose_lanes(scales));
+            if !F::SIGNED {
+                into.offsets[part..part + 8].copy_from_slice(&S::transpose_lanes(offsets));
+            }
+        }
+    }
 }
 
 /// Runs `$body` with `$format` naming the [`Format`] of a quantised `$dtype`; the plain types give `$plain`.

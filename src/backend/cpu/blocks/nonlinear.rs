@@ -1,28 +1,24 @@
 //! Four bits through a table: IQ4_NL, IQ4_XS and MXFP4.
 #![allow(unsafe_op_in_unsafe_fn, reason = "the trait's contract covers each body")]
 
-use super::bytes::Bytes;
-use super::{Chunk, Format, f16_at};
+use super::bytes::{Bytes, EightLanes};
+use super::simple::centred;
+use super::{Format, Scales, f16_at};
+use crate::backend::cpu::simd::Simd;
 
 /// `[scale f16][16 bytes]`: `d · LEVELS[q]`.
 pub struct Iq4Nl;
 /// Blocks of 256: `[scale f16][high bits of 8 scales u16][low bits 4 bytes][128 bytes]`.
 pub struct Iq4Xs;
-/// `[exponent][16 bytes]`: `2^(e − 128) · TWICE_E2M1[q]` (OCP Microscaling, with the values doubled).
+/// `[exponent][16 bytes]`: `2^(e − 128) · (LEVELS_E2M1[q] − 12)` (OCP Microscaling, with the values doubled).
 pub struct Mxfp4;
 
 /// The non-linear levels of the IQ4 types.
 static LEVELS: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// Twice the values of a sign, two bits of exponent and one of mantissa.
-static TWICE_E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
-
-#[inline(always)]
-unsafe fn from_table<S: Bytes>(table: &[i8; 16], from: *const u8, scale: f32) -> Chunk<S> {
-    let q = S::lookup(table, S::load_nibbles(from));
-    Chunk { q, scales: [scale; 2], offsets: [0.0; 2] }
-}
+/// Twice the values of a sign, two bits of exponent and one of mantissa, and 12 to make them unsigned.
+static LEVELS_E2M1: [i8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 
 impl Format for Iq4Nl {
     const LEN: usize = 32;
@@ -30,9 +26,10 @@ impl Format for Iq4Nl {
     const SIGNED: bool = true;
 
     #[inline(always)]
-    unsafe fn chunk<S: Bytes>(block: *const u8, _i: usize) -> Chunk<S> {
-        from_table(&LEVELS, block.add(2), f16_at::<S>(block, 0))
+    unsafe fn chunk<S: Bytes>(block: *const u8, _i: usize) -> S::B {
+        S::lookup(&LEVELS, S::load_nibbles(block.add(2)))
     }
+    centred!(0.0);
 }
 
 impl Format for Iq4Xs {
@@ -41,25 +38,71 @@ impl Format for Iq4Xs {
     const SIGNED: bool = true;
 
     #[inline(always)]
-    unsafe fn chunk<S: Bytes>(block: *const u8, i: usize) -> Chunk<S> {
-        let high = u32::from(block.add(2).cast::<u16>().read_unaligned());
-        let low = u32::from(*block.add(4 + i / 2));
-        let scale = (low >> (4 * (i % 2)) & 15) | (high >> (2 * i) & 3) << 4;
-        let d = f16_at::<S>(block, 0) * (scale as i32 - 32) as f32;
-        from_table(&LEVELS, block.add(8 + 16 * i), d)
+    unsafe fn chunk<S: Bytes>(block: *const u8, i: usize) -> S::B {
+        S::lookup(&LEVELS, S::load_nibbles(block.add(8 + 16 * i)))
     }
+
+    #[inline(always)]
+    unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
+        let d = f16_at::<S>(block, 0);
+        let high = u64::from(block.add(2).cast::<u16>().read_unaligned());
+        let low = u64::from(block.add(4).cast::<u32>().read_unaligned());
+        let bits = low_bits(low) | high_bits(high) << 4;
+        let scales = S::Eight::sub(S::widen_unsigned_8(bits), S::Eight::splat(32.0));
+        S::Eight::store(into.scales.as_mut_ptr(), S::Eight::mul(S::Eight::splat(d), scales));
+    }
+}
+
+/// Eight numbers of four bits to a byte each.
+#[inline(always)]
+fn low_bits(x: u64) -> u64 {
+    let x = (x | x << 16) & 0x0000_ffff_0000_ffff;
+    let x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
+    (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f
+}
+
+/// Eight numbers of two bits to a byte each.
+#[inline(always)]
+fn high_bits(x: u64) -> u64 {
+    let x = (x | x << 24) & 0x0000_00ff_0000_00ff;
+    let x = (x | x << 12) & 0x000f_000f_000f_000f;
+    (x | x << 6) & 0x0303_0303_0303_0303
+}
+
+/// 2^(e − 128); the two smallest are denormal.
+#[inline(always)]
+fn power(exponent: u8) -> f32 {
+    let exponent = u32::from(exponent);
+    f32::from_bits(if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 })
 }
 
 impl Format for Mxfp4 {
     const LEN: usize = 32;
     const BYTES: usize = 17;
-    const SIGNED: bool = true;
+    const RUN: usize = 4;
 
     #[inline(always)]
-    unsafe fn chunk<S: Bytes>(block: *const u8, _i: usize) -> Chunk<S> {
-        let exponent = u32::from(*block);
-        // 2^(e − 128); the two smallest are denormal.
-        let bits = if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 };
-        from_table(&TWICE_E2M1, block.add(1), f32::from_bits(bits))
+    unsafe fn chunk<S: Bytes>(block: *const u8, _i: usize) -> S::B {
+        S::lookup(&LEVELS_E2M1, S::load_nibbles(block.add(1)))
+    }
+
+    #[inline(always)]
+    unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
+        into.scales[0] = power(*block);
+        into.offsets[0] = -12.0 * into.scales[0];
+    }
+
+    #[inline(always)]
+    unsafe fn octet_scales<S: Bytes>(
+        rows: &[*const u8; 8],
+        at: usize,
+        into: &mut Scales<EightLanes<S>>,
+    ) {
+        let mut scales = [0.0; 8];
+        for r in 0..8 {
+            scales[r] = power(*rows[r].add(at));
+        }
+        into.scales[0] = S::Eight::load(scales.as_ptr());
+        into.offsets[0] = S::Eight::mul(S::Eight::splat(-12.0), into.scales[0]);
     }
 }

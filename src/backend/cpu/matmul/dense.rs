@@ -8,7 +8,7 @@
     reason = "a kernel is unsafe as a whole; its contract is at its head"
 )]
 
-use super::tile::{next_columns, with_columns};
+use super::tile::{next_columns, prefetch, with_columns};
 use super::{Job, Output};
 use crate::backend::cpu::blocks::{bytes::Bytes, dequantise};
 use crate::backend::cpu::simd::Simd;
@@ -18,11 +18,11 @@ use crate::dtype::DType;
 const ROWS: usize = 4;
 const ROWS_ALONE: usize = 8;
 
+/// Rows of a panel of decoded weights, at least.
+pub(super) const MIN_PANEL_ROWS: usize = ROWS;
+
 /// Bytes of weight rows that all activation rows pass before the next ones are read.
 const STRIP_BYTES: usize = 128 << 10;
-
-/// Bytes that are asked for ahead of use, in each row.
-const AHEAD: usize = 1024;
 
 /// A plain weight type.
 trait Element {
@@ -119,7 +119,7 @@ unsafe fn strips<S: Simd, W: Element>(job: &Job) {
         let mut m = 0;
         while m < job.n_x {
             let n = next_columns(job.n_x - m, S::TILE_COLUMNS);
-            with_columns!(n, S, C => columns::<S, W, C>(job, row, end, m));
+            with_columns!(n, S::TILE_COLUMNS, C => columns::<S, W, C>(job, row, end, m));
             m += n;
         }
         row = end;
@@ -193,19 +193,5 @@ unsafe fn tile<S: Simd, W: Element, const R: usize, const C: usize>(
         for c in 0..C {
             *out.add(c * job.out.stride + r) = S::sum(sums[r][c]);
         }
-    }
-}
-
-/// Asks for what the R streams need [`AHEAD`] bytes later; behind a row's end, that is the next tile's begin.
-#[inline(always)]
-pub(super) unsafe fn prefetch<S: Simd, const R: usize>(
-    weights: *const u8,
-    row_bytes: usize,
-    at: usize,
-) {
-    let ahead = at + AHEAD;
-    let ahead = if ahead < row_bytes { ahead } else { ahead + (R - 1) * row_bytes };
-    for r in 0..R {
-        S::prefetch(weights.wrapping_add(r * row_bytes + ahead));
     }
 }

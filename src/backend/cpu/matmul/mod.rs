@@ -5,15 +5,14 @@
 //! weight row and its activation row: every tile accumulates over `n_in` in the same order, whatever its shape.
 
 mod dense;
-mod gemv;
-mod panel;
+mod octet;
 pub mod q8;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 pub use dense::{matmul_dense, matmul_exact};
-pub use panel::matmul_q8;
+pub use octet::matmul_q8;
 
 use super::dispatch::Kernels;
 use crate::dtype::DType;
@@ -72,24 +71,21 @@ pub struct Job {
     pub(super) scratch_bytes: usize,
 }
 
-/// Bytes of decoded weights that a call works on at once, unless four rows need more: they should stay in the
+/// Bytes of decoded weights that a call works on at once, unless the fewest rows need more: they should stay in the
 /// first levels of the cache beside a tile of activations.
 const PANEL_BYTES: usize = 64 << 10;
-
-/// Weight rows that every panel holds at least.
-const MIN_PANEL_ROWS: usize = 4;
 
 /// Scratch that [`matmul`] wants for each thread. 0 for the plain types.
 pub fn scratch_bytes(dtype: DType, n_in: usize, precision: Precision) -> usize {
     if !dtype.is_quantised() {
         return 0;
     }
-    let row = match precision {
-        Precision::Exact => 4 * n_in,
-        Precision::Q8 => panel::row_bytes(n_in),
+    // Bytes of the rows that are decoded together.
+    let unit = match precision {
+        Precision::Exact => 4 * n_in * dense::MIN_PANEL_ROWS,
+        Precision::Q8 => octet::octet_bytes(dtype, n_in),
     };
-    let rows = (PANEL_BYTES / row.max(1)).clamp(MIN_PANEL_ROWS, 32);
-    row * (rows - rows % MIN_PANEL_ROWS)
+    unit * (PANEL_BYTES / unit.max(1)).clamp(1, 8)
 }
 
 /// `out[i][j] = weights[rows[j]] · x[m[i]]`. `scratch` is aligned to 4 bytes, better to 64.

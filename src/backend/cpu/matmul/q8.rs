@@ -1,8 +1,8 @@
 //! Activations in 8 bits: the layout of a row, and quantising it.
 //!
-//! Chunks of 32 share a scale `d = max |x| / 127`, and `x ≈ d · q` with q rounded to the nearest. A row is
-//! `[q i8: n_in][d f32: n_in / 32][d · Σq of each 16, f32: n_in / 16]`; the sums meet the weights' offsets. A
-//! chunk with a NaN or an infinity has d = NaN, which shows in every output.
+//! Chunks of 32 share a scale `d = max |x| / 127`, and `x ≈ d · q` with q rounded to the nearest. A chunk is
+//! `[q i8: 32][d f32][d · Σq of each half: 2 f32]`; the sums meet the weights' offsets. A chunk with a NaN or an
+//! infinity has d = NaN, which shows in every output.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "a kernel is unsafe as a whole; its contract is at its head"
@@ -14,29 +14,21 @@ use crate::backend::cpu::simd::Simd;
 /// Values that share a scale.
 pub const CHUNK: usize = 32;
 
+/// Bytes of a quantised chunk.
+pub(super) const CHUNK_BYTES: usize = CHUNK + 3 * 4;
+
 /// Bytes of a row of `n_in` activations, a multiple of [`CHUNK`].
 pub const fn row_bytes(n_in: usize) -> usize {
-    n_in + n_in / CHUNK * 4 + n_in / 16 * 4
+    n_in / CHUNK * CHUNK_BYTES
 }
 
 /// Chunks whose largest value is smaller count as zeros: its inverse would not be finite.
 const TINY: f32 = 1e-30;
 
-/// A row's parts. The pointers need no alignment.
-#[derive(Clone, Copy)]
-pub(super) struct Row {
-    pub(super) q: *const u8,
-    pub(super) scales: *const f32,
-    pub(super) sums: *const f32,
-}
-
-impl Row {
-    /// The parts of the row at `from`.
-    #[inline(always)]
-    pub(super) unsafe fn new(from: *const u8, n_in: usize) -> Row {
-        let scales = from.add(n_in).cast::<f32>();
-        Row { q: from, scales, sums: scales.add(n_in / CHUNK) }
-    }
+/// Number `i` behind a chunk's bytes: its scale, the sum of its first half, of its second half.
+#[inline(always)]
+pub(super) unsafe fn number(chunk: *const u8, i: usize) -> f32 {
+    chunk.add(CHUNK).cast::<f32>().add(i).read_unaligned()
 }
 
 /// Quantises `x` to `row`.
@@ -46,12 +38,9 @@ impl Row {
 /// `row_bytes(x.len())` bytes.
 #[inline(always)]
 pub unsafe fn quantise_row<S: Bytes>(x: &[f32], row: &mut [u8]) {
-    debug_assert!(x.len() % CHUNK == 0 && row.len() >= row_bytes(x.len()));
-    let n = x.len();
-    let q = row.as_mut_ptr();
-    let scales = q.add(n).cast::<f32>();
-    let sums = scales.add(n / CHUNK);
-    for chunk in 0..n / CHUNK {
+    debug_assert!(x.len().is_multiple_of(CHUNK) && row.len() >= row_bytes(x.len()));
+    for chunk in 0..x.len() / CHUNK {
+        let to = row.as_mut_ptr().add(chunk * CHUNK_BYTES);
         let from = x.as_ptr().add(chunk * CHUNK);
         let mut values = [S::Eight::zero(); 4];
         let mut largest = S::Eight::zero();
@@ -71,14 +60,11 @@ pub unsafe fn quantise_row<S: Bytes>(x: &[f32], row: &mut [u8]) {
             *value = S::Eight::mul(*value, inverse);
         }
         let bytes = S::narrow(values);
-        S::store_bytes(q.add(chunk * CHUNK), bytes);
-        scales.add(chunk).write_unaligned(scale);
-        // Lanes 0 to 3 hold the first half's sums.
-        let mut lanes = [0.0; 8];
-        S::Eight::store(lanes.as_mut_ptr(), S::dot_unsigned(S::spread_bits(u32::MAX, 1), bytes));
-        for half in 0..2 {
-            let l = &lanes[4 * half..];
-            sums.add(2 * chunk + half).write_unaligned(scale * ((l[0] + l[1]) + (l[2] + l[3])));
-        }
+        S::store_bytes(to, bytes);
+        let numbers = to.add(CHUNK).cast::<f32>();
+        numbers.write_unaligned(scale);
+        let [a, b, c, d] = S::widen_signed(bytes);
+        numbers.add(1).write_unaligned(scale * S::Eight::sum(S::Eight::add(a, b)));
+        numbers.add(2).write_unaligned(scale * S::Eight::sum(S::Eight::add(c, d)));
     }
 }

@@ -1,9 +1,30 @@
-//! Register tiles: how many activation rows the next one takes.
+//! What the kernels' loops share: how many activation rows a register tile takes, and asking for memory ahead.
 
-/// Calls `$function::<.., $rows, C>` for the run-time number of columns `$n`, at most six and at most
-/// `S::TILE_COLUMNS`, which lets the compiler drop the arms above.
+use crate::backend::cpu::simd::Simd;
+
+/// Bytes that are asked for ahead of use, in each row.
+const AHEAD: usize = 1024;
+
+/// Asks for what R neighbouring rows need [`AHEAD`] bytes later; behind a row's end, that is the begin of the rows
+/// that come next.
+#[inline(always)]
+pub(super) unsafe fn prefetch<S: Simd, const R: usize>(
+    weights: *const u8,
+    row_bytes: usize,
+    at: usize,
+) {
+    let ahead = at + AHEAD;
+    let ahead = if ahead < row_bytes { ahead } else { ahead + (R - 1) * row_bytes };
+    for r in 0..R {
+        // SAFETY: any address may be asked for.
+        unsafe { S::prefetch(weights.wrapping_add(r * row_bytes + ahead)) };
+    }
+}
+
+/// Runs `$body` with the constant `$columns` equal to `$n`, which is at most six and at most the constant `$max`:
+/// the arms above that are never compiled.
 macro_rules! with_columns {
-    ($n:expr, $simd:ident, $columns:ident => $body:expr) => {{
+    ($n:expr, $max:expr, $columns:ident => $body:expr) => {{
         macro_rules! arm {
             ($number:literal) => {{
                 const $columns: usize = $number;
@@ -14,9 +35,9 @@ macro_rules! with_columns {
             1 => arm!(1),
             2 => arm!(2),
             3 => arm!(3),
-            4 if $simd::TILE_COLUMNS >= 4 => arm!(4),
-            5 if $simd::TILE_COLUMNS >= 5 => arm!(5),
-            6 if $simd::TILE_COLUMNS >= 6 => arm!(6),
+            4 if $max >= 4 => arm!(4),
+            5 if $max >= 5 => arm!(5),
+            6 if $max >= 6 => arm!(6),
             _ => unreachable!(),
         }
     }};

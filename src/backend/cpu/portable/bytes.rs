@@ -6,14 +6,26 @@ use half::f16;
 
 type B = [u8; 32];
 
-/// Exact: 4 · 255 · 128 is far below 2^24.
+/// Row r in lane r; exact, since 32 · 255 · 128 is below 2^24.
 #[inline(always)]
-fn dot(w: impl Fn(usize) -> i32, x: B) -> [f32; 8] {
-    let mut lanes = [0i32; 8];
-    for i in 0..32 {
-        lanes[i / 4] += w(i) * i32::from(x[i] as i8);
+unsafe fn dot<const C: usize>(
+    groups: std::ops::Range<usize>,
+    weight: impl Fn(usize, usize) -> i32,
+    x: &[*const u8; C],
+) -> [[f32; 8]; C] {
+    let mut sums = [[0i32; 8]; C];
+    for g in groups {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            // SAFETY: the caller's pointers are valid for 32 bytes.
+            let x = unsafe { x.add(4 * g).cast::<[i8; 4]>().read_unaligned() };
+            for (r, sum) in sums.iter_mut().enumerate() {
+                for (b, &x) in x.iter().enumerate() {
+                    *sum += weight(g, 4 * r + b) * i32::from(x);
+                }
+            }
+        }
     }
-    lanes.map(|lane| lane as f32)
+    sums.map(|lanes| lanes.map(|lane| lane as f32))
 }
 
 #[inline(always)]
@@ -25,9 +37,16 @@ fn widen(value: impl Fn(usize) -> f32) -> [[f32; 8]; 4] {
     vectors
 }
 
+#[inline(always)]
+unsafe fn f16_at(row: *const u8, at: usize) -> f32 {
+    // SAFETY: the caller's row holds two bytes there.
+    f16::from_bits(unsafe { row.add(at).cast::<u16>().read_unaligned() }).to_f32()
+}
+
 impl Bytes for Portable {
     type Eight = Portable;
     type B = B;
+    const DOT_COLUMNS: usize = 4;
 
     #[inline(always)]
     unsafe fn load_bytes(from: *const u8) -> B {
@@ -54,13 +73,13 @@ impl Bytes for Portable {
     unsafe fn spread_bits(bits: u32, value: u8) -> B {
         let mut v = [0; 32];
         for (i, byte) in v.iter_mut().enumerate() {
-            *byte = if bits >> i & 1 == 1 { value } else { 0 };
+            *byte = if (bits >> i) & 1 == 1 { value } else { 0 };
         }
         v
     }
     #[inline(always)]
     unsafe fn field(v: B, shift: usize, mask: u8) -> B {
-        v.map(|byte| byte >> shift & mask)
+        v.map(|byte| (byte >> shift) & mask)
     }
     #[inline(always)]
     unsafe fn shift_left<const N: i32>(v: B) -> B {
@@ -80,18 +99,38 @@ impl Bytes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn dot_unsigned(w: B, x: B) -> [f32; 8] {
-        dot(|i| i32::from(w[i]), x)
+    unsafe fn transpose(rows: [B; 8]) -> [B; 8] {
+        let mut groups = [[0; 32]; 8];
+        for (r, row) in rows.iter().enumerate() {
+            for (g, bytes) in row.chunks_exact(4).enumerate() {
+                groups[g][4 * r..4 * r + 4].copy_from_slice(bytes);
+            }
+        }
+        groups
     }
     #[inline(always)]
-    unsafe fn dot_signed(w: B, x: B) -> [f32; 8] {
-        dot(|i| i32::from(w[i] as i8), x)
+    unsafe fn transpose_lanes(rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+        let mut lanes = rows;
+        for (r, row) in rows.iter().enumerate() {
+            for (i, &value) in row.iter().enumerate() {
+                lanes[i][r] = value;
+            }
+        }
+        lanes
+    }
+
+    #[inline(always)]
+    unsafe fn dot_unsigned<const C: usize, const FIRST: usize, const N: usize, const RUN: usize>(
+        w: &[B; 8],
+        x: &[*const u8; C],
+    ) -> [[f32; 8]; C] {
+        // SAFETY: the caller's contract.
+        unsafe { dot(FIRST..FIRST + N, |g, i| i32::from(w[g][i]), x) }
     }
     #[inline(always)]
-    unsafe fn halves(values: *const f32) -> [f32; 8] {
-        // SAFETY: the caller's pointer is valid for two values.
-        let [a, b] = unsafe { values.cast::<[f32; 2]>().read_unaligned() };
-        [a, a, a, a, b, b, b, b]
+    unsafe fn dot_signed<const C: usize>(w: &[B; 8], x: &[*const u8; C]) -> [[f32; 8]; C] {
+        // SAFETY: the caller's contract.
+        unsafe { dot(0..8, |g, i| i32::from(w[g][i] as i8), x) }
     }
 
     #[inline(always)]
@@ -101,6 +140,14 @@ impl Bytes for Portable {
     #[inline(always)]
     unsafe fn widen_signed(v: B) -> [[f32; 8]; 4] {
         widen(|i| f32::from(v[i] as i8))
+    }
+    #[inline(always)]
+    unsafe fn widen_unsigned_8(bytes: u64) -> [f32; 8] {
+        bytes.to_le_bytes().map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn widen_signed_8(bytes: u64) -> [f32; 8] {
+        bytes.to_le_bytes().map(|byte| f32::from(byte as i8))
     }
     #[inline(always)]
     unsafe fn narrow(v: [[f32; 8]; 4]) -> B {
@@ -113,5 +160,15 @@ impl Bytes for Portable {
     #[inline(always)]
     unsafe fn f16(bits: u16) -> f32 {
         f16::from_bits(bits).to_f32()
+    }
+    #[inline(always)]
+    unsafe fn gather_f16(rows: &[*const u8; 8], at: usize) -> [f32; 8] {
+        // SAFETY: the caller's contract.
+        rows.map(|row| unsafe { f16_at(row, at) })
+    }
+    #[inline(always)]
+    unsafe fn gather_f16_pairs(rows: &[*const u8; 8], at: usize) -> ([f32; 8], [f32; 8]) {
+        // SAFETY: the caller's contract.
+        unsafe { (Self::gather_f16(rows, at), Self::gather_f16(rows, at + 2)) }
     }
 }

@@ -1,7 +1,7 @@
 //! AVX2, FMA and F16C: eight lanes.
 #![allow(unsafe_op_in_unsafe_fn, reason = "the trait's contract covers each body")]
 
-mod bytes;
+pub(super) mod bytes;
 
 use crate::backend::cpu::simd::Simd;
 use std::arch::x86_64::*;
