@@ -18,9 +18,9 @@ const LEGEND_ROW: f64 = 24.0;
 const CUT_WIDTH: f64 = 34.0;
 
 /// Told apart by hue and by lightness (Tol's muted and light schemes).
-const COLOURS: [&str; 12] = [
-    "#88ccee", "#ddcc77", "#cc6677", "#44aa99", "#aa99cc", "#ee8866", "#99bb55", "#eedd88",
-    "#ffaabb", "#77aadd", "#bbcc33", "#c0b0a0",
+const COLOURS: [&str; 16] = [
+    "#88ccee", "#ddcc77", "#cc6677", "#44aa99", "#aa99cc", "#ee8866", "#99bb55", "#ffaabb",
+    "#77aadd", "#c0b0a0", "#bbcc33", "#cc99bb", "#eedd88", "#66aa66", "#9fb4c7", "#d98c5f",
 ];
 
 const STYLE: &str = "text{font-family:'Inter','Helvetica Neue','DejaVu Sans',sans-serif;\
