@@ -143,8 +143,11 @@ impl Plan {
                 entry.offset,
                 entry.offset + entry.bytes
             );
-            let style =
-                format!("rx=\"2\" fill=\"{colour}\" stroke=\"#ffffff\" stroke-width=\"0.8\"");
+            let edge = match height > 4.0 {
+                true => " rx=\"2\" stroke=\"#ffffff\" stroke-width=\"0.8\"",
+                false => "",
+            };
+            let style = format!("fill=\"{colour}\"{edge}");
             rect(svg, left, top, width, height, &style);
             draw_label(svg, entry, (left + right) / 2.0, (top + bottom) / 2.0, width, height);
             svg.push_str("</g>\n");
