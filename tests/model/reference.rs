@@ -1,13 +1,8 @@
 //! The tiny models of every family against the logits that transformers computed from the same weights.
 
-#[path = "common/golden.rs"]
-mod golden;
-#[path = "common/naive_backend.rs"]
-mod naive_backend;
-
 use std::path::Path;
 
-use golden::{Golden, Runner, argmax, folder, gguf, golden, read_golden, relative_error};
+use crate::golden::{Golden, Runner, argmax, folder, gguf, golden, read_golden, relative_error};
 
 /// Prompt and continuation: longrope's and dynamic NTK's frequencies depend on it.
 const MAX_SEQUENCE_TOKENS: u32 = 48 + 16;
