@@ -186,6 +186,17 @@ fn every_tensor_is_needed_and_every_needed_one_is_there() {
             llama().add(&name("self_attn.rotary_emb.inv_freq"), Dtype::F32, &[8]),
             Works,
         ),
+    ];
+    for (case, edit, expected) in cases {
+        assert_outcome(case, expected, edit.model());
+    }
+}
+
+#[test]
+fn tensors_of_another_type_or_shape() {
+    let llama = || Edit::new(&folder("llama"));
+    let name = |part: &str| format!("model.layers.1.{part}");
+    let cases = [
         (
             "scales of fp8",
             llama().add(&name("self_attn.q_proj.weight_scale_inv"), Dtype::F32, &[1, 1]),
