@@ -71,6 +71,14 @@ fn keys_that_are_not_understood() {
         ],
     );
     check(
+        "phi3",
+        &[
+            (r#"{"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": false}"#, Works),
+            (r#"{"full_attn_mod": 2}"#, Unsupported("full_attn_mod")),
+            (r#"{"lm_head_bias": true}"#, Unsupported("lm_head_bias")),
+        ],
+    );
+    check(
         "gemma2",
         &[
             (r#"{"use_bidirectional_attention": true}"#, Unsupported("bidirectional")),

@@ -16,7 +16,14 @@ const STYLE: Style = Style { family: "phi3", partial_rotary: true, ..LLAMA };
 fn from_config(config: &Config) -> Result<Description> {
     let mut spec = config.decoder(&STYLE)?;
     config.window_everywhere(&mut spec)?;
-    config.keys.refuse_flag("attention_bias")?;
+    for flag in ["attention_bias", "mlp_bias", "lm_head_bias"] {
+        config.keys.refuse_flag(flag)?;
+    }
+    for ratio in ["full_attn_mod", "interpolate_factor"] {
+        if config.keys.opt_u32(ratio)?.is_some_and(|ratio| ratio != 1) {
+            return Err(config.keys.unsupported(ratio, "another number than 1"));
+        }
+    }
     let names = Names {
         qkv: Qkv::Fused("self_attn.qkv_proj"),
         gate_up: GateUp::Fused("mlp.gate_up_proj"),
