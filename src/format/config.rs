@@ -42,6 +42,12 @@ impl HuggingFace {
             config,
         })
     }
+
+    pub(super) fn forget_texts(&mut self) {
+        self.tokenizer_json = None;
+        self.tokenizer_config = None;
+        self.chat_template = None;
+    }
 }
 
 /// The file of its own wins; inside tokenizer_config.json it is a string, or a list in which one is

@@ -107,6 +107,21 @@ impl Checkpoint {
         &self.metadata
     }
 
+    /// Lets go of what only a tokenizer and a chat template are made from, which may be many MB.
+    pub fn forget_texts(&mut self) {
+        match &mut self.metadata {
+            Metadata::Gguf(metadata) => metadata.forget_texts(),
+            Metadata::HuggingFace(files) => files.forget_texts(),
+        }
+    }
+
+    /// About the heap bytes of the list of tensors.
+    pub fn tensor_list_bytes(&self) -> u64 {
+        let name_and_shape = |tensor: &TensorInfo| tensor.name.len() + 8 * tensor.shape.len();
+        let entries = self.tensors.len() * size_of::<TensorInfo>();
+        (entries + self.tensors.iter().map(name_and_shape).sum::<usize>()) as u64
+    }
+
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let index = self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok()?;

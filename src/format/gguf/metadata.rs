@@ -34,6 +34,10 @@ impl Metadata {
         Metadata { file: file.to_owned(), pairs }
     }
 
+    pub(in crate::format) fn forget_texts(&mut self) {
+        self.pairs.retain(|_, value| !matches!(value, Value::Text(_) | Value::Texts(_)));
+    }
+
     /// The keys, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.pairs.keys().map(String::as_str)

@@ -1,0 +1,255 @@
+//! Everything about an engine that can be known before any memory is taken: a pure function of headers and options.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::area_mode::{self, AreaChoice};
+use super::core::table_bytes;
+use super::numbers::{MAX_TOTAL_TOKENS, Numbers};
+use super::{Memory, text_source, trace};
+use crate::area;
+use crate::backend::block::available_bytes;
+use crate::backend::ops::KvLayout;
+use crate::backend::{Backend, BlockSizes, Startup};
+use crate::error::{Error, Result};
+use crate::format::Checkpoint;
+use crate::kv::KvRepo;
+use crate::model::{self, Decoder, DecoderSpec, Model};
+use crate::options::Options;
+use crate::serve;
+use crate::text::Text;
+
+/// Bytes through which weights pass on their way from file to weights block.
+const STAGING_BYTES: usize = 4 << 20;
+
+/// A planned engine: `load` turns it into a real one.
+pub(super) struct Blueprint<B> {
+    checkpoint: Checkpoint,
+    backend: B,
+    model: Model,
+    pub(super) text: Option<Arc<Text>>,
+    kv: KvLayout,
+    pub(super) area: area::Plan,
+    choice: AreaChoice,
+    numbers: Numbers,
+    limits: serve::Limits,
+    pub(super) memory: Memory,
+}
+
+/// What remains of a blueprint once weights are loaded and memory is taken.
+pub(super) struct Loaded<B> {
+    pub(super) backend: B,
+    pub(super) decoder: Decoder,
+    pub(super) area: area::Plan,
+    pub(super) text: Option<Arc<Text>>,
+    pub(super) numbers: Numbers,
+    pub(super) limits: serve::Limits,
+    pub(super) mlp_tile_rows: u32,
+}
+
+impl<B: Backend> Blueprint<B> {
+    /// Reads the headers at `path` and decides every size.
+    pub(super) fn draw(path: &Path, options: &Options, mut backend: B) -> Result<Blueprint<B>> {
+        let mut checkpoint = Checkpoint::open(path)?;
+        let description = model::describe(&checkpoint)?;
+        let spec = &description.spec;
+        let choice = area_mode::choose(options, widest_mlp(spec));
+        let numbers = Numbers::new(options, spec.context_length, choice.default_rows)?;
+        let text = text_source::open_text(&checkpoint, spec.vocab_size)?.map(Arc::new);
+        checkpoint.forget_texts();
+        let mut kv = KvLayout {
+            k_type: options.k_type,
+            v_type: options.v_type,
+            total_tokens: 0,
+            layers: spec.layers.iter().map(|layer| layer.attention.heads).collect(),
+        };
+        let model =
+            Model::new(description, &checkpoint, &backend, numbers.max_sequence_tokens)?;
+        let area = trace::trace(&mut backend, &model.decoder, &numbers, &choice)?;
+        let sizer = Sizer {
+            options,
+            numbers,
+            weights_bytes: model.weights_bytes,
+            area_bytes: area.total_bytes(),
+            token_bytes: kv.token_bytes(),
+            load_bytes: checkpoint.tensor_list_bytes() + model.staging_bytes(STAGING_BYTES) as u64,
+            text: text.as_deref(),
+            vocab_size: model.spec.vocab_size,
+            choice,
+        };
+        let numbers = numbers.with_total(sizer.total_tokens()?);
+        let memory = sizer.memory(&numbers);
+        sizer.check_limit(&memory)?;
+        kv.total_tokens = u64::from(numbers.total_tokens);
+        let limits = sizer.limits(&numbers);
+        Ok(Blueprint { checkpoint, backend, model, text, kv, area, choice, numbers, limits, memory })
+    }
+
+    /// Takes the blocks and reads the weights.
+    pub(super) fn load(mut self, options: &Options) -> Result<Loaded<B>> {
+        if let Some(available) = available_bytes()
+            && self.memory.load_peak_bytes > available
+        {
+            return Err(Error::OutOfMemory(format!(
+                "the engine needs {} bytes, the machine has {available} left; lower total_tokens \
+                 ({}) or set memory_limit_bytes to {available}",
+                self.memory.load_peak_bytes, self.memory.total_tokens
+            )));
+        }
+        let sizes = BlockSizes {
+            weights_bytes: self.memory.weights_bytes,
+            kv_repo_bytes: self.memory.kv_repo_bytes,
+            compute_area_bytes: self.memory.compute_area_bytes,
+        };
+        self.backend.reserve(Startup(()), sizes, &self.kv, &options.hooks)?;
+        let mut progress =
+            |done, total| options.hooks.progress.as_ref().is_none_or(|report| report(done, total));
+        self.model.load(&self.checkpoint, &mut self.backend, STAGING_BYTES, &mut progress)?;
+        Ok(Loaded {
+            backend: self.backend,
+            decoder: self.model.decoder,
+            area: self.area,
+            text: self.text,
+            numbers: self.numbers,
+            limits: self.limits,
+            mlp_tile_rows: self.choice.mlp_tile_rows,
+        })
+    }
+
+    /// A few lines for people.
+    pub(super) fn describe(&self) -> String {
+        let spec = &self.model.spec;
+        let windows: Vec<String> = spec
+            .layers
+            .iter()
+            .map(|layer| layer.attention.window.map_or("-".into(), |window| window.to_string()))
+            .collect();
+        format!(
+            "family {}, {} layers, hidden size {}, vocabulary {}, context {} tokens\n\
+             attention window by layer (- is none): {}\n\
+             {} token slots of {} bytes, at most {} tokens a sequence\n\
+             compute area {:?}: {}\n",
+            spec.family,
+            spec.layers.len(),
+            spec.hidden_size,
+            spec.vocab_size,
+            spec.context_length,
+            windows.join(" "),
+            self.numbers.total_tokens,
+            self.memory.token_slot_bytes,
+            self.numbers.max_sequence_tokens,
+            self.choice.mode,
+            self.choice.reason,
+        )
+    }
+}
+
+/// Bytes as a function of the number of token slots.
+struct Sizer<'a> {
+    options: &'a Options,
+    numbers: Numbers,
+    weights_bytes: u64,
+    area_bytes: u64,
+    token_bytes: u64,
+    /// What create needs beside what stays: the list of tensors and the staging buffer.
+    load_bytes: u64,
+    text: Option<&'a Text>,
+    vocab_size: u32,
+    choice: AreaChoice,
+}
+
+impl Sizer<'_> {
+    /// The option; or what the memory limit leaves; or enough for all sequences.
+    fn total_tokens(&self) -> Result<u64> {
+        let limit = self.options.memory_limit_bytes;
+        if self.options.total_tokens > 0 {
+            return Ok(self.options.total_tokens);
+        }
+        if limit == 0 {
+            return Ok(self.numbers.default_total());
+        }
+        let fits = |total| self.memory(&self.numbers.with_total(total)).load_peak_bytes <= limit;
+        if !fits(1) {
+            let needed = self.memory(&self.numbers.with_total(1)).load_peak_bytes;
+            return Err(Error::OutOfMemory(format!(
+                "options.memory_limit_bytes is {limit}, but {needed} are needed for one token \
+                 slot; raise it, or lower max_batch_rows, max_logits_rows or max_requests"
+            )));
+        }
+        let (mut low, mut high) = (1, MAX_TOTAL_TOKENS);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if fits(middle) { low = middle } else { high = middle - 1 }
+        }
+        Ok(low)
+    }
+
+    fn memory(&self, numbers: &Numbers) -> Memory {
+        let total_tokens = u64::from(numbers.total_tokens);
+        let kv_repo_bytes = self.token_bytes * (total_tokens + 1);
+        let bookkeeping_bytes = self.bookkeeping_bytes(numbers);
+        let host_bytes = self.weights_bytes + kv_repo_bytes + self.area_bytes + bookkeeping_bytes;
+        Memory {
+            area_mode: self.choice.mode,
+            area_reason: self.choice.reason,
+            weights_bytes: self.weights_bytes,
+            kv_repo_bytes,
+            compute_area_bytes: self.area_bytes,
+            bookkeeping_bytes,
+            host_bytes,
+            device_bytes: 0,
+            load_peak_bytes: host_bytes + self.load_bytes,
+            total_tokens,
+            token_slot_bytes: self.token_bytes,
+            max_sequence_tokens: numbers.max_sequence_tokens,
+            max_sequences: numbers.max_sequences,
+            max_requests: numbers.max_requests,
+            max_batch_rows: numbers.max_batch_rows,
+            max_logits_rows: numbers.max_logits_rows,
+        }
+    }
+
+    fn bookkeeping_bytes(&self, numbers: &Numbers) -> u64 {
+        KvRepo::bookkeeping_bytes(numbers.total_tokens, numbers.max_sequences)
+            + serve::bookkeeping_bytes(&self.limits(numbers))
+            + table_bytes(numbers)
+            + self.text.map_or(0, Text::heap_bytes)
+    }
+
+    fn limits(&self, numbers: &Numbers) -> serve::Limits {
+        serve::Limits {
+            max_requests: numbers.max_requests,
+            max_sequences: numbers.max_sequences,
+            max_sequence_tokens: numbers.max_sequence_tokens,
+            max_batch_rows: numbers.max_batch_rows,
+            max_logits_rows: numbers.max_logits_rows,
+            vocab_size: self.vocab_size,
+            total_tokens: numbers.total_tokens,
+            max_token_bytes: self.text.map_or(0, serve::max_token_bytes),
+            n_stop_tokens: self.text.map_or(0, |text| text.stop_tokens().len() as u32),
+        }
+    }
+
+    fn check_limit(&self, memory: &Memory) -> Result<()> {
+        let limit = self.options.memory_limit_bytes;
+        if limit == 0 || memory.load_peak_bytes <= limit {
+            return Ok(());
+        }
+        Err(Error::OutOfMemory(format!(
+            "create needs {} bytes (weights {}, KV repo {}, compute area {}, bookkeeping {}), \
+             options.memory_limit_bytes is {limit}; raise it to that, or set total_tokens to 0 to \
+             have what fits",
+            memory.load_peak_bytes,
+            memory.weights_bytes,
+            memory.kv_repo_bytes,
+            memory.compute_area_bytes,
+            memory.bookkeeping_bytes
+        )))
+    }
+}
+
+/// Columns of the widest MLP.
+fn widest_mlp(spec: &DecoderSpec) -> u32 {
+    spec.layers.iter().map(|layer| layer.mlp.intermediate_size).max().unwrap_or(0)
+}

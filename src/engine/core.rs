@@ -1,0 +1,278 @@
+//! An engine over one kind of backend: the run-time half, after everything is reserved.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::batch::HostBatch;
+use super::blueprint::Blueprint;
+use super::pool::{PooledGroup, normalize, pool};
+use super::{ForwardBatch, ForwardOutput, Numbers, Pooling};
+use crate::area::{Area, Region};
+use crate::backend::Backend;
+use crate::backend::ops::{BatchView, SampleResult};
+use crate::error::{Error, Result};
+use crate::kv::KvRepo;
+use crate::model::Decoder;
+use crate::options::Options;
+use crate::serve::{Edge, Event, SAMPLE_TILE, Scheduler, StepBatch};
+
+/// Backend, decoder and all tables. Nothing here allocates after [`Core::create`].
+pub(super) struct Core<B> {
+    compute: Compute<B>,
+    pub(super) kv: KvRepo,
+    host_batch: HostBatch,
+    pooled: Vec<PooledGroup>,
+    scheduler: Scheduler,
+    step_batch: StepBatch,
+    edge: Arc<Edge>,
+    numbers: Numbers,
+}
+
+/// What a forward pass runs on.
+struct Compute<B> {
+    backend: B,
+    decoder: Decoder,
+    area: Area,
+    mlp_tile_rows: usize,
+    /// 0, 1, 2, …: `head` takes all rows that the final norm left.
+    all_rows: Vec<u32>,
+    logits_tile: usize,
+}
+
+/// Heap bytes of the tables that [`Core::create`] reserves itself.
+pub(super) fn table_bytes(numbers: &Numbers) -> u64 {
+    HostBatch::bytes(numbers)
+        + u64::from(numbers.max_sequences) * size_of::<PooledGroup>() as u64
+        + u64::from(numbers.max_batch_rows) * size_of::<u32>() as u64
+}
+
+impl<B: Backend> Core<B> {
+    /// Takes the memory that the blueprint tells and loads the weights.
+    pub(super) fn create(blueprint: Blueprint<B>, options: &Options) -> Result<Core<B>> {
+        let loaded = blueprint.load(options)?;
+        let (numbers, limits) = (loaded.numbers, loaded.limits);
+        let edge = Edge::new(&limits)?;
+        let text = loaded.text;
+        let stop_tokens = text.as_ref().map_or(vec![], |text| text.stop_tokens().to_vec());
+        Ok(Core {
+            kv: KvRepo::new(
+                numbers.total_tokens,
+                numbers.max_sequences,
+                numbers.max_sequence_tokens,
+            )?,
+            host_batch: HostBatch::new(&numbers),
+            pooled: Vec::with_capacity(numbers.max_sequences as usize),
+            scheduler: Scheduler::new(&limits, Arc::clone(&edge), text, &stop_tokens)?,
+            step_batch: StepBatch::new(&limits)?,
+            compute: Compute {
+                backend: loaded.backend,
+                decoder: loaded.decoder,
+                area: Area::planned(&loaded.area),
+                mlp_tile_rows: loaded.mlp_tile_rows as usize,
+                all_rows: (0..numbers.max_batch_rows).collect(),
+                logits_tile: SAMPLE_TILE.min(numbers.max_logits_rows as usize),
+            },
+            edge,
+            numbers,
+        })
+    }
+
+    pub(super) fn edge(&self) -> &Arc<Edge> {
+        &self.edge
+    }
+
+    pub(super) fn vocab_size(&self) -> u32 {
+        self.compute.decoder.head.weight.n_out
+    }
+
+    pub(super) fn hidden_size(&self) -> u32 {
+        self.compute.decoder.hidden_size
+    }
+
+    /// See [`Engine::forward`](super::Engine::forward).
+    pub(super) fn forward(&mut self, batch: &ForwardBatch<'_>) -> Result<ForwardOutput<'_>> {
+        self.check(batch)?;
+        self.host_batch.fill(batch, &mut self.kv)?;
+        match self.run(batch) {
+            Ok(regions) => self.output(regions),
+            Err(error) => {
+                self.host_batch.undo(&mut self.kv);
+                Err(error)
+            }
+        }
+    }
+
+    /// The whole pass; returns where logits and hidden rows lie, and how many hidden rows there are.
+    fn run(&mut self, batch: &ForwardBatch<'_>) -> Result<(Region, Region, usize)> {
+        let n_logits = self.host_batch.logits.len();
+        if n_logits > self.numbers.max_logits_rows as usize {
+            return Err(Error::LimitReached(format!(
+                "the batch wants logits of {n_logits} rows, options.max_logits_rows is {}",
+                self.numbers.max_logits_rows
+            )));
+        }
+        let view = self.host_batch.view(batch, &self.kv);
+        let mut x = self.compute.trunk(&view, &self.host_batch.wanted)?;
+        let logits = self.compute.logits(&x, &self.host_batch.logits)?;
+        let n_hidden = self.pool(batch, &mut x)?;
+        Ok((logits, x, n_hidden))
+    }
+
+    /// Moves the hidden rows together, as the batch asks for them.
+    fn pool(&mut self, batch: &ForwardBatch<'_>, x: &mut Region) -> Result<usize> {
+        let hidden_size = self.compute.decoder.hidden_size as usize;
+        let HostBatch { hidden, .. } = &self.host_batch;
+        if hidden.is_empty() {
+            return Ok(0);
+        }
+        let group_of = |i: usize| self.host_batch.group_of_wanted(hidden[i]);
+        let x = self.compute.backend.read_mut(x)?;
+        let n = pool(x, hidden_size, hidden, group_of, batch.pooling, &mut self.pooled);
+        if batch.normalize {
+            normalize(&mut x[..n * hidden_size], hidden_size);
+        }
+        Ok(n)
+    }
+
+    fn output(&self, (logits, x, n_hidden): (Region, Region, usize)) -> Result<ForwardOutput<'_>> {
+        let n_logits = self.host_batch.logits.len();
+        let logits = self.compute.backend.read(&logits)?;
+        let hidden = self.compute.backend.read(&x)?;
+        Ok(ForwardOutput {
+            n_logits_rows: n_logits as u32,
+            n_hidden_rows: n_hidden as u32,
+            logits: &logits[..n_logits * self.vocab_size() as usize],
+            hidden: &hidden[..n_hidden * self.hidden_size() as usize],
+        })
+    }
+
+    /// Everything about the batch that needs no sequence.
+    fn check(&self, batch: &ForwardBatch<'_>) -> Result<()> {
+        let n_rows = batch.n_rows as usize;
+        let invalid = |text: String| Err(Error::InvalidArgument(text));
+        if n_rows == 0 {
+            return invalid("batch.n_rows is 0, expected at least one row".into());
+        }
+        if batch.n_rows > self.numbers.max_batch_rows {
+            return Err(Error::LimitReached(format!(
+                "batch.n_rows is {n_rows}, options.max_batch_rows is {}",
+                self.numbers.max_batch_rows
+            )));
+        }
+        let embeddings_len = n_rows * self.hidden_size() as usize;
+        match (batch.tokens, batch.embeddings) {
+            (Some(_), Some(_)) => {
+                return invalid("batch has tokens and embeddings, expected one of them".into());
+            }
+            (None, None) => {
+                return invalid("batch has neither tokens nor embeddings".into());
+            }
+            (Some(tokens), None) if tokens.len() != n_rows => {
+                return invalid(format!("batch.tokens has {} of {n_rows} rows", tokens.len()));
+            }
+            (None, Some(embeddings)) if embeddings.len() != embeddings_len => {
+                return invalid(format!(
+                    "batch.embeddings has {} values, expected {embeddings_len}",
+                    embeddings.len()
+                ));
+            }
+            _ => {}
+        }
+        let vocab_size = self.compute.decoder.embedding.table.n_out;
+        let tokens = batch.tokens.unwrap_or(&[]);
+        if let Some(row) = tokens.iter().position(|token| token.0 >= vocab_size) {
+            return invalid(format!(
+                "batch.tokens[{row}] is {}, the vocabulary has {vocab_size} tokens",
+                tokens[row].0
+            ));
+        }
+        if batch.sequences.len() != n_rows {
+            return invalid(format!(
+                "batch.sequences has {} of {n_rows} rows",
+                batch.sequences.len()
+            ));
+        }
+        match batch.wants {
+            Some(wants) if wants.len() != n_rows => {
+                invalid(format!("batch.wants has {} of {n_rows} rows", wants.len()))
+            }
+            _ if batch.pooling == Pooling::None || batch.wants.is_some() => Ok(()),
+            _ => invalid("batch.pooling is set, but batch.wants asks for no hidden state".into()),
+        }
+    }
+
+    /// See [`Engine::step`](super::Engine::step).
+    pub(super) fn step(&mut self, events: &mut [Event]) -> Result<usize> {
+        self.scheduler.schedule(&mut self.kv, &mut self.step_batch)?;
+        if self.step_batch.n_rows() > 0
+            && let Err(error) = self.compute_step()
+        {
+            self.scheduler.fail_all(&mut self.kv)?;
+            return Err(error);
+        }
+        Ok(self.scheduler.drain(events))
+    }
+
+    /// One forward pass over the scheduled rows, and a token for each row that wants one, tile by tile: no tensor
+    /// of all rows × vocabulary exists.
+    fn compute_step(&mut self) -> Result<()> {
+        let Core { compute, scheduler, kv, step_batch, .. } = self;
+        let x = compute.trunk(&step_batch.view(kv), &step_batch.logits_rows)?;
+        let n_rows = scheduler.n_sample_rows();
+        let before = compute.area.mark();
+        for first in (0..n_rows).step_by(compute.logits_tile) {
+            let range = first..n_rows.min(first + compute.logits_tile);
+            compute.area.rewind(before);
+            let results = compute.sample(scheduler, &x, range.clone())?;
+            scheduler.accept(kv, range.clone(), &results[..range.len()])?;
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Compute<B> {
+    /// All layers and the final norm of `wanted` rows, which are then the first of the region.
+    fn trunk(&mut self, batch: &BatchView<'_>, wanted: &[u32]) -> Result<Region> {
+        let Compute { backend, decoder, area, .. } = self;
+        area.begin();
+        let mut x = decoder.trunk(backend, area, batch, self.mlp_tile_rows)?;
+        backend.final_norm(area, &decoder.final_norm, wanted, &mut x)?;
+        Ok(x)
+    }
+
+    /// Logits of the rows `rows` of the normed `x`.
+    fn logits(&mut self, x: &Region, rows: &[u32]) -> Result<Region> {
+        let Compute { backend, decoder, area, .. } = self;
+        let row_bytes = decoder.head.weight.n_out as usize * size_of::<f32>();
+        let mut logits = area.take("logits", rows.len() * row_bytes);
+        backend.head(area, &decoder.head, rows, x, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// One token for each of the scheduler's sample rows `range`.
+    fn sample(
+        &mut self,
+        scheduler: &mut Scheduler,
+        x: &Region,
+        range: std::ops::Range<usize>,
+    ) -> Result<[SampleResult; SAMPLE_TILE]> {
+        let mut logits = self.take_logits(x, range.clone())?;
+        let vocab_size = self.decoder.head.weight.n_out;
+        let mut rows = scheduler.sample_rows(range);
+        self.backend.sample(&mut self.area, vocab_size, &mut rows, &mut logits)?;
+        let mut results = [SampleResult::None; SAMPLE_TILE];
+        for (result, row) in results.iter_mut().zip(&rows) {
+            *result = row.result;
+        }
+        drop(rows);
+        self.area.give(logits);
+        Ok(results)
+    }
+
+    fn take_logits(&mut self, x: &Region, range: std::ops::Range<usize>) -> Result<Region> {
+        let rows = std::mem::take(&mut self.all_rows);
+        let logits = self.logits(x, &rows[range]);
+        self.all_rows = rows;
+        logits
+    }
+}

@@ -1,0 +1,70 @@
+//! Planning the compute area: the engine's forward pass, run once with the largest batch and no kernel launched.
+#![forbid(unsafe_code)]
+
+use super::area_mode::AreaChoice;
+use super::numbers::Numbers;
+use crate::area::{Area, Plan};
+use crate::backend::Backend;
+use crate::backend::ops::{
+    BatchSequence, BatchView, RowInput, SampleResult, SampleRow, Sampling, TokenLogprob,
+};
+use crate::error::Result;
+use crate::ids::{Segment, Slot, TokenId};
+use crate::model::Decoder;
+use crate::serve::SAMPLE_TILE;
+
+/// Of every offset: a cache line, which is also the widest vector.
+const ALIGNMENT: u64 = 64;
+
+/// The plan of a forward pass with the most rows of everything. The order of requests is that of
+/// [`Core`](super::core::Core): trunk, final norm, logits, one sampled tile.
+pub(super) fn trace<B: Backend>(
+    backend: &mut B,
+    decoder: &Decoder,
+    numbers: &Numbers,
+    choice: &AreaChoice,
+) -> Result<Plan> {
+    let n_rows = numbers.max_batch_rows as usize;
+    let rows: Vec<u32> = (0..numbers.max_batch_rows).collect();
+    let sequences = [BatchSequence {
+        first: 0,
+        n: numbers.max_batch_rows,
+        n_tokens: numbers.max_batch_rows,
+        last_segment: 0,
+    }];
+    let batch = BatchView {
+        n_rows,
+        input: RowInput::Tokens(&vec![TokenId::default(); n_rows]),
+        positions: &rows,
+        slots: &vec![Slot::default(); n_rows],
+        rows: &rows,
+        sequences: &sequences,
+        segments: &[Segment::default()],
+    };
+    let mut area = Area::tracing(ALIGNMENT);
+    let mut x = decoder.trunk(backend, &mut area, &batch, choice.mlp_tile_rows as usize)?;
+    area.phase("head");
+    backend.final_norm(&mut area, &decoder.final_norm, &rows, &mut x)?;
+    let vocab_size = decoder.head.weight.n_out;
+    let n_logits = (numbers.max_logits_rows as usize).min(n_rows);
+    let mut logits =
+        area.take("logits", n_logits * vocab_size as usize * size_of::<f32>());
+    backend.head(&mut area, &decoder.head, &rows[..n_logits], &x, &mut logits)?;
+    let sampling = Sampling::default();
+    let mut tops = [TokenLogprob::default(); SAMPLE_TILE];
+    let mut samples: Vec<SampleRow<'_>> = tops[..n_logits.min(SAMPLE_TILE)]
+        .chunks_mut(1)
+        .map(|top| SampleRow {
+            sampling: &sampling,
+            prompt: &[],
+            output: &[],
+            biases: &[],
+            counter: 0,
+            top,
+            result: SampleResult::None,
+        })
+        .collect();
+    area.phase("sample");
+    backend.sample(&mut area, vocab_size, &mut samples, &mut logits)?;
+    Ok(area.into_plan())
+}
