@@ -102,9 +102,9 @@ impl Pool {
         self.n_threads
     }
 
-    /// Calls `task(i, thread)` for every `i` of `0 .. n_tasks`; returns when all have returned. Thread `t` gets the
-    /// `t`-th of `n_threads` contiguous parts. The first panic of a task is returned as [`Error::Internal`]; the
-    /// other threads' parts still run to their ends.
+    /// Calls `task(i, thread)` for every `i` of `0 .. n_tasks`; returns when all have returned. As many threads take
+    /// part as there are tasks, at most all; thread `t` gets the `t`-th of as many contiguous parts. The first panic
+    /// of a task is returned as [`Error::Internal`]; the other threads' parts still run to their ends.
     pub fn run(&self, n_tasks: usize, task: Task<'_>) -> Result<()> {
         if n_tasks == 0 {
             return Ok(());
@@ -128,7 +128,7 @@ impl Pool {
             Some(payload) => Err(Error::Internal(message(&*payload))),
             None if missing > 0 => Err(Error::Device(format!(
                 "the host's executor left out {missing} of {} tasks",
-                self.n_threads
+                self.n_threads.min(n_tasks)
             ))),
             None => Ok(()),
         }
@@ -136,9 +136,10 @@ impl Pool {
 
     fn run_on_host(&self, executor: &dyn Executor, n_tasks: usize, task: Task<'_>) {
         let shared = &*self.shared;
-        shared.unfinished.store(self.n_threads as u32, SeqCst);
-        executor.parallel_for(self.n_threads as u32, &|thread| {
-            if (thread as usize) < self.n_threads {
+        let n_parts = self.n_threads.min(n_tasks);
+        shared.unfinished.store(n_parts as u32, SeqCst);
+        executor.parallel_for(n_parts as u32, &|thread| {
+            if (thread as usize) < n_parts {
                 shared.part(n_tasks, task, thread as usize);
                 shared.unfinished.fetch_sub(1, SeqCst);
             }
@@ -176,8 +177,11 @@ impl Drop for Pool {
 impl Shared {
     /// The tasks of `thread`, with panics kept for the caller.
     fn part(&self, n_tasks: usize, task: Task<'_>, thread: usize) {
-        let begin = n_tasks * thread / self.n_threads;
-        let end = n_tasks * (thread + 1) / self.n_threads;
+        let n_parts = self.n_threads.min(n_tasks);
+        if thread >= n_parts {
+            return;
+        }
+        let (begin, end) = (n_tasks * thread / n_parts, n_tasks * (thread + 1) / n_parts);
         self.guarded(|| (begin..end).for_each(|i| task(i, thread)));
     }
 

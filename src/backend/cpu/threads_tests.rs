@@ -30,6 +30,8 @@ fn parts_are_contiguous_and_in_order_of_threads() {
     pool.run(10, &|task, thread| of[task].store(thread, SeqCst)).unwrap();
     let of: Vec<usize> = of.iter().map(|thread| thread.load(SeqCst)).collect();
     assert_eq!(of, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]);
+    // Fewer tasks than threads: the first threads have one each.
+    pool.run(2, &|task, thread| assert_eq!(task, thread)).unwrap();
 }
 
 #[test]

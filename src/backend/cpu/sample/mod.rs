@@ -35,14 +35,12 @@ pub fn sample(
         let (n_rows, rows) = (rows.len(), Parts::new(rows));
         let logits = Parts::new(&mut memory.region_mut::<f32>(logits)[..n_rows * vocab]);
         let scratch = Parts::new(memory.region_mut::<u32>(&mut scratch));
-        // With fewer rows than threads every row has a place of its own, else every thread.
-        let place = |task: usize, thread: usize| if n_rows <= n_places { task } else { thread };
         result = cpu.pool.run(n_rows, &|task, thread| {
-            // SAFETY: every task has its own row, and a place that no other running task has.
+            // SAFETY: every task has its own row, and its thread's scratch, one of `n_places`.
             let (logits, scratch, row) = unsafe {
                 (
                     logits.part(task * vocab, vocab),
-                    scratch.part(place(task, thread) * vocab, vocab),
+                    scratch.part(thread * vocab, vocab),
                     &mut rows.part(task, 1)[0],
                 )
             };
