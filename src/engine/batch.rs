@@ -58,7 +58,8 @@ impl HostBatch {
     /// Heap bytes of `new(numbers)`.
     pub(super) fn bytes(numbers: &Numbers) -> u64 {
         let of_rows = 8 * size_of::<u32>() as u64;
-        let of_sequences = size_of::<u32>() + size_of::<BatchSequence>() + size_of::<SequenceHandle>();
+        let of_sequences =
+            size_of::<u32>() + size_of::<BatchSequence>() + size_of::<SequenceHandle>();
         u64::from(numbers.max_batch_rows) * of_rows
             + u64::from(numbers.max_sequences) * of_sequences as u64
     }

@@ -64,8 +64,7 @@ impl<B: Backend> Blueprint<B> {
             total_tokens: 0,
             layers: spec.layers.iter().map(|layer| layer.attention.heads).collect(),
         };
-        let model =
-            Model::new(description, &checkpoint, &backend, numbers.max_sequence_tokens)?;
+        let model = Model::new(description, &checkpoint, &backend, numbers.max_sequence_tokens)?;
         let area = trace::trace(&mut backend, &model.decoder, &numbers, &choice)?;
         let sizer = Sizer {
             options,
@@ -83,7 +82,18 @@ impl<B: Backend> Blueprint<B> {
         sizer.check_limit(&memory)?;
         kv.total_tokens = u64::from(numbers.total_tokens);
         let limits = sizer.limits(&numbers);
-        Ok(Blueprint { checkpoint, backend, model, text, kv, area, choice, numbers, limits, memory })
+        Ok(Blueprint {
+            checkpoint,
+            backend,
+            model,
+            text,
+            kv,
+            area,
+            choice,
+            numbers,
+            limits,
+            memory,
+        })
     }
 
     /// Takes the blocks and reads the weights.

@@ -176,7 +176,11 @@ impl Engine {
     ///
     /// # Errors
     /// `StaleHandle`, `InvalidArgument` (longer than the parent), `LimitReached`.
-    pub fn sequence_fork(&mut self, parent: SequenceHandle, n_tokens: u64) -> Result<SequenceHandle> {
+    pub fn sequence_fork(
+        &mut self,
+        parent: SequenceHandle,
+        n_tokens: u64,
+    ) -> Result<SequenceHandle> {
         on_core!(self, core => core.kv.fork(parent, token_count(n_tokens)?))
     }
 

@@ -32,7 +32,11 @@ impl Numbers {
     ///
     /// # Errors
     /// `InvalidArgument`, with the option's name and both numbers.
-    pub(super) fn new(options: &Options, context_length: u32, default_rows: u32) -> Result<Numbers> {
+    pub(super) fn new(
+        options: &Options,
+        context_length: u32,
+        default_rows: u32,
+    ) -> Result<Numbers> {
         let or = |value: u32, default: u32| if value == 0 { default } else { value };
         let numbers = Numbers {
             total_tokens: 0,

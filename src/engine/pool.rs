@@ -59,7 +59,8 @@ pub(super) struct PooledGroup {
 /// Scales each row to Euclidean length 1; a row of zeros stays.
 pub(super) fn normalize(x: &mut [f32], hidden_size: usize) {
     for row in x.chunks_exact_mut(hidden_size) {
-        let length = row.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
+        let length =
+            row.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
         if length > 0.0 {
             row.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
         }

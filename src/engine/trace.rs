@@ -47,8 +47,7 @@ pub(super) fn trace<B: Backend>(
     backend.final_norm(&mut area, &decoder.final_norm, &rows, &mut x)?;
     let vocab_size = decoder.head.weight.n_out;
     let n_logits = (numbers.max_logits_rows as usize).min(n_rows);
-    let mut logits =
-        area.take("logits", n_logits * vocab_size as usize * size_of::<f32>());
+    let mut logits = area.take("logits", n_logits * vocab_size as usize * size_of::<f32>());
     backend.head(&mut area, &decoder.head, &rows[..n_logits], &x, &mut logits)?;
     let sampling = Sampling::default();
     let mut tops = [TokenLogprob::default(); SAMPLE_TILE];

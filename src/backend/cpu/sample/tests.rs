@@ -153,8 +153,8 @@ fn rows_without_a_finite_choice_are_told() {
             assert_eq!(case.run(kernels, &banned, 0).0, SampleResult::NonFinite);
         }
     }
-    let mut only_bans = Case::default();
-    only_bans.biases = (0..4).map(|i| (TokenId(i), f32::NEG_INFINITY)).collect();
+    let biases = (0..4).map(|i| (TokenId(i), f32::NEG_INFINITY)).collect();
+    let only_bans = Case { biases, ..Case::default() };
     assert_eq!(only_bans.run(Kernels::detect(), &[1.0; 4], 0).0, SampleResult::NonFinite);
 }
 
