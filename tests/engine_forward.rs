@@ -1,7 +1,7 @@
 //! The engine on the CPU against transformers' logits, and against itself: the same bits however a prompt is cut.
 
 #[allow(dead_code, reason = "the driver for the naive backend is not used here")]
-#[path = "common/golden.rs"]
+#[path = "model/golden.rs"]
 mod golden;
 #[path = "common/naive_backend.rs"]
 mod naive_backend;

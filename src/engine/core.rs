@@ -213,6 +213,11 @@ impl<B: Backend> Core<B> {
         Ok(self.scheduler.drain(events))
     }
 
+    /// See [`Engine::event_text`](super::Engine::event_text).
+    pub(super) fn event_text(&self, event: &Event) -> &[u8] {
+        self.scheduler.event_text(event)
+    }
+
     /// One forward pass over the scheduled rows, and a token for each row that wants one, tile by tile: no tensor
     /// of all rows × vocabulary exists.
     fn compute_step(&mut self) -> Result<()> {

@@ -232,6 +232,13 @@ impl Engine {
     pub fn step(&mut self, events: &mut [Event]) -> Result<usize> {
         on_core!(self, core => core.step(events))
     }
+
+    /// The text of an event of the last step: whole UTF-8 characters, perhaps none.
+    pub fn event_text(&self, event: &Event) -> &[u8] {
+        match &self.core {
+            AnyCore::Cpu(core) => core.event_text(event),
+        }
+    }
 }
 
 /// The blueprint for the device that the options ask for.

@@ -1,0 +1,225 @@
+//! What can be typed on the command line, and the engine's options that it means.
+
+use crate::units::parse_size;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use larder::dtype::KvType;
+use larder::options::{AreaMode, Options};
+use std::path::PathBuf;
+
+/// Run language models inside a memory plan that is known before anything is loaded.
+#[derive(Parser)]
+#[command(name = "larder", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  larder plan model.gguf                         what it would take, to the byte; loads nothing
+  larder plan model.gguf --svg area.svg          and a picture of the compute area
+  larder run model.gguf -p 'Why is the sky blue?'
+  larder run model.gguf -p 'Once upon a time' --raw --temperature 0.8 --top-p 0.95
+  larder run model.gguf -p - < question.txt      the prompt from standard input
+  larder run model.gguf -p Hello --memory-limit 512M --area short
+  larder bench model.gguf -p 512 -n 64 -r 5      tokens per second, medians of 5 rounds
+
+MODEL is a .gguf file (of a split model the first part), or a folder with config.json and *.safetensors.";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Tell how many bytes an engine would take, and why; nothing is loaded
+    Plan(PlanArguments),
+    /// Generate text from a prompt, with the speed and the memory at the end
+    Run(Box<RunArguments>),
+    /// Measure prefill and decode
+    Bench(BenchArguments),
+}
+
+#[derive(Args)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    pub engine: EngineArguments,
+    /// Draw who lies where in the compute area over one layer and the head
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub engine: EngineArguments,
+    /// What to answer or, with --raw, to continue; - reads standard input
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: String,
+    /// A system message for the chat template
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Take the prompt as it is, without the model's chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// Tokens to generate at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
+    pub max_tokens: u32,
+    /// End the answer at this text, which is not printed; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArguments,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArguments {
+    /// Randomness: 0 always takes the most probable token
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Draw from the N most probable tokens only; 0 is off
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub top_k: u32,
+    /// Draw from the most probable tokens that together have this probability; 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Leave out tokens below this share of the most probable one's probability; 0 is off
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Make tokens that were there before less probable; 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+    /// The same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Args)]
+pub struct BenchArguments {
+    #[command(flatten)]
+    pub engine: EngineArguments,
+    /// Tokens of the prompt
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
+    pub prompt_tokens: u32,
+    /// Tokens to decode
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
+    pub new_tokens: u32,
+    /// Rounds, of which the medians are told; one more goes before, to warm up
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+}
+
+/// The engine's options.
+#[derive(Args)]
+pub struct EngineArguments {
+    /// A .gguf file, or a folder with config.json and *.safetensors
+    pub model: PathBuf,
+    /// Threads that compute [default: one per physical core]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
+    pub threads: u32,
+    /// Stay below this many bytes, all together; takes 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = ENGINE)]
+    pub memory_limit: Option<u64>,
+    /// How the compute area trades bytes for speed
+    #[arg(long, value_enum, default_value_t = Area::Auto, help_heading = ENGINE)]
+    pub area: Area,
+    /// How K and V are stored
+    #[arg(long, value_enum, default_value_t = Kv::Bf16, help_heading = ENGINE)]
+    pub kv_type: Kv,
+    /// Token slots of the KV repo [default: what the limit leaves, or enough for all sequences]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
+    pub total_tokens: u64,
+    /// Tokens that one sequence may have [default: the model's context, without any limit at most 4096]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
+    pub max_sequence_tokens: u32,
+    /// Sequences that may be open at once
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = ENGINE)]
+    pub max_sequences: u32,
+    /// Rows of one step: how much of a prompt is computed at once [default: chosen with the area]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
+    pub max_batch_rows: u32,
+    /// Rows of logits that exist at once
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = ENGINE)]
+    pub max_logits_rows: u32,
+    /// Compute quantised weights with f32 activations instead of 8-bit ones: slower, closer to the reference
+    #[arg(long, help_heading = ENGINE)]
+    pub exact: bool,
+}
+
+const ENGINE: &str = "Engine";
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Area {
+    /// The smallest area
+    Short,
+    /// Wide tiles
+    Long,
+    /// Chosen by the processor's cache and the memory limit
+    Auto,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Kv {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl EngineArguments {
+    /// What they mean, without hooks.
+    pub fn options(&self) -> Options {
+        let kv_type = match self.kv_type {
+            Kv::F32 => KvType::F32,
+            Kv::F16 => KvType::F16,
+            Kv::Bf16 => KvType::BF16,
+        };
+        Options {
+            n_threads: self.threads,
+            memory_limit_bytes: self.memory_limit.unwrap_or(0),
+            total_tokens: self.total_tokens,
+            max_sequence_tokens: self.max_sequence_tokens,
+            max_sequences: self.max_sequences,
+            max_requests: self.max_sequences,
+            max_batch_rows: self.max_batch_rows,
+            max_logits_rows: self.max_logits_rows,
+            k_type: kv_type,
+            v_type: kv_type,
+            area_mode: match self.area {
+                Area::Short => AreaMode::Short,
+                Area::Long => AreaMode::Long,
+                Area::Auto => AreaMode::Auto,
+            },
+            exact_activations: self.exact,
+            ..Options::default()
+        }
+    }
+
+    /// The model's name for headings.
+    pub fn model_name(&self) -> String {
+        let name = self.model.file_name().unwrap_or(self.model.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_are_taken_over() {
+        let line = "larder plan m.gguf --memory-limit 2G --area short --kv-type f16 --threads 3";
+        let Ok(Cli { command: Command::Plan(plan) }) = Cli::try_parse_from(line.split(' ')) else {
+            panic!("{line}")
+        };
+        let options = plan.engine.options();
+        assert_eq!((options.memory_limit_bytes, options.n_threads), (2 << 30, 3));
+        assert_eq!((options.k_type, options.area_mode), (KvType::F16, AreaMode::Short));
+        for wrong in ["larder", "larder plan", "larder run m.gguf", "larder plan m --area wide"] {
+            assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+    }
+}
