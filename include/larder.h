@@ -664,8 +664,8 @@ larder_status larder_engine_step(struct larder_engine *engine,
                                  size_t *n_events);
 
 /**
- * Text to tokens. A rendered chat takes LARDER_TEXT_ADD_SPECIAL | LARDER_TEXT_PARSE_SPECIAL: a BOS that the
- * template wrote is not doubled.
+ * Text to tokens. Both flags together are for a rendered chat: there is exactly one BOS, whether or not the
+ * template writes it, no EOS, and control tokens that stand inside messages stay plain text.
  *
  * engine, needed: not NULL. text: UTF-8. flags: LARDER_TEXT_ADD_SPECIAL, LARDER_TEXT_PARSE_SPECIAL.
  * tokens: [capacity], not NULL unless capacity is 0. needed gets the number of tokens also when the array is too
@@ -699,10 +699,12 @@ larder_status larder_text_detokenize(const struct larder_engine *engine,
                                      size_t *needed);
 
 /**
- * A chat to the text that the model was trained on, by the model's own template.
+ * A chat to the text that the model was trained on, by the model's own template. For larder_text_tokenize with
+ * both flags, or for a request's prompt_text with LARDER_TEXT_PARSE_SPECIAL, which know the mark (U+FDD0) that is
+ * put into control tokens inside messages.
  *
  * engine, needed: not NULL. messages_json: UTF-8; what OpenAI's chat API calls messages (and tools, and template
- * variables such as add_generation_prompt), as one JSON object.
+ * variables such as add_generation_prompt), as one JSON object; or messages alone, as an array.
  * text: [capacity], not NULL unless capacity is 0; no NUL is added. needed gets the length in bytes also when the
  * buffer is too small.
  * Errors: INVALID_ARGUMENT (JSON, or the template refuses the chat), BUFFER_TOO_SMALL, UNSUPPORTED (no template),

@@ -3,17 +3,19 @@
 use std::collections::hash_map::RandomState;
 use std::ffi::c_char;
 use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::boundary::{engine_call, guard};
 use super::memory::larder_memory;
 use super::options::{larder_options, options_from};
-use super::pointers::{check, copy_out, output, path, struct_size, write_versioned};
+use super::pointers::{check, copy_out, output, path as path_in, struct_size, write_versioned};
 use super::status::larder_status;
 use crate::engine::{Engine, Memory};
 use crate::error::{Error, Result};
 use crate::ids::{RequestHandle, SequenceHandle};
+use crate::options::Options;
 use crate::serve::{Edge, Event};
 use crate::text::Text;
 
@@ -42,15 +44,47 @@ pub(super) struct Running {
 
 impl Running {
     fn new(engine: Engine) -> Running {
-        let n_rows = engine.max_batch_rows() as usize;
-        let events = vec![Event::default(); engine.max_events() as usize];
-        Running { engine, sequences: Vec::with_capacity(n_rows), events }
+        let memory = engine.memory();
+        let sequences = Vec::with_capacity(memory.max_batch_rows as usize);
+        let events = vec![Event::default(); n_events(memory)];
+        Running { engine, sequences, events }
     }
+}
+
+/// Events that one step hands over at most; what does not fit comes with the next one.
+fn n_events(memory: &Memory) -> usize {
+    2 * memory.max_sequences as usize
+}
+
+/// Bytes of a handle and its arrays, beside the engine's own.
+fn handle_bytes(memory: &Memory) -> u64 {
+    let rows = u64::from(memory.max_batch_rows) * size_of::<SequenceHandle>() as u64;
+    (size_of::<larder_engine>() + n_events(memory) * size_of::<Event>()) as u64 + rows
+}
+
+/// The engine's memory with the handle's; both stay under the limit together, for which `options` may change.
+fn plan(path: &Path, options: &mut Options) -> Result<Memory> {
+    let mut memory = Engine::plan(path, options)?;
+    let limit = options.memory_limit_bytes;
+    let bytes = handle_bytes(&memory);
+    if limit != 0 && memory.total_bytes() + bytes > limit {
+        options.memory_limit_bytes = limit.saturating_sub(bytes).max(1);
+        memory = Engine::plan(path, options)?;
+    }
+    Ok(with_handle(memory))
+}
+
+fn with_handle(mut memory: Memory) -> Memory {
+    let bytes = handle_bytes(&memory);
+    memory.bookkeeping_bytes += bytes;
+    memory.host_bytes += bytes;
+    memory.load_peak_bytes = memory.load_peak_bytes.max(memory.total_bytes());
+    memory
 }
 
 impl larder_engine {
     fn new(engine: Engine) -> larder_engine {
-        let memory = engine.memory().clone();
+        let memory = with_handle(engine.memory().clone());
         larder_engine {
             edge: Arc::clone(engine.edge()),
             text: engine.text().map(Arc::clone),
@@ -126,10 +160,10 @@ pub unsafe extern "C" fn larder_engine_plan(
     guard(|| {
         // SAFETY: the header's contract, for each pointer.
         unsafe {
-            let path = path(model_path, "model_path")?;
+            let path = path_in(model_path, "model_path")?;
             struct_size(memory, "memory")?;
-            let plan = Engine::plan(path, &options_from(options)?)?;
-            write_versioned(memory, &larder_memory::from(&plan), "memory")
+            let planned = plan(path, &mut options_from(options)?)?;
+            write_versioned(memory, &larder_memory::from(&planned), "memory")
         }
     })
 }
@@ -150,9 +184,13 @@ pub unsafe extern "C" fn larder_engine_create(
     guard(|| {
         // SAFETY: the header's contract, for each pointer.
         unsafe {
-            let path = path(model_path, "model_path")?;
+            let path = path_in(model_path, "model_path")?;
             let engine = output(engine, "engine")?;
-            let created = Engine::create(path, &options_from(options)?)?;
+            let mut options = options_from(options)?;
+            if options.memory_limit_bytes != 0 {
+                plan(path, &mut options)?;
+            }
+            let created = Engine::create(path, &options)?;
             engine.write(Box::into_raw(Box::new(larder_engine::new(created))));
         }
         Ok(())

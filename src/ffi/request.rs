@@ -10,7 +10,7 @@ use super::sequence::stale;
 use super::status::larder_status;
 use super::text::{LARDER_TEXT_PARSE_SPECIAL, known_flags};
 use crate::backend::ops::Sampling;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::serve::{MAX_STOPS, Prompt, RequestInput};
 
 /// A request's handle; 0: none. Carries a generation. Ends with its FINISHED or FAILED events, or with its engine.

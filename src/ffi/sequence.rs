@@ -14,7 +14,9 @@ pub type larder_sequence = u64;
 /// Says which of a call's handles was stale, as the host wrote it.
 pub(super) fn stale<T>(result: Result<T>, name: &str, handle: u64) -> Result<T> {
     result.map_err(|error| match error {
-        Error::StaleHandle(_) if handle == 0 => Error::StaleHandle(format!("{name} is 0, which is none")),
+        Error::StaleHandle(_) if handle == 0 => {
+            Error::StaleHandle(format!("{name} is 0, which is none"))
+        }
         Error::StaleHandle(_) => Error::StaleHandle(format!(
             "{name} is {handle:#x}, which is not of this engine or was released before"
         )),

@@ -18,8 +18,8 @@ pub const LARDER_TEXT_PARSE_SPECIAL: u32 = 2;
 /// detokenize: leave control tokens out.
 pub const LARDER_TEXT_SKIP_SPECIAL: u32 = 4;
 
-/// Text to tokens. A rendered chat takes LARDER_TEXT_ADD_SPECIAL | LARDER_TEXT_PARSE_SPECIAL: a BOS that the
-/// template wrote is not doubled.
+/// Text to tokens. Both flags together are for a rendered chat: there is exactly one BOS, whether or not the
+/// template writes it, no EOS, and control tokens that stand inside messages stay plain text.
 ///
 /// engine, needed: not NULL. text: UTF-8. flags: LARDER_TEXT_ADD_SPECIAL, LARDER_TEXT_PARSE_SPECIAL.
 /// tokens: [capacity], not NULL unless capacity is 0. needed gets the number of tokens also when the array is too
@@ -42,11 +42,13 @@ pub unsafe extern "C" fn larder_text_tokenize(
             output(needed, "needed")?;
             let text = text_in(text, length, "text")?;
             known_flags(flags, LARDER_TEXT_ADD_SPECIAL | LARDER_TEXT_PARSE_SPECIAL, "flags")?;
-            let options = TokenizeOptions {
-                add_special: flags & LARDER_TEXT_ADD_SPECIAL != 0,
-                parse_special: flags & LARDER_TEXT_PARSE_SPECIAL != 0,
+            let add_special = flags & LARDER_TEXT_ADD_SPECIAL != 0;
+            let parse_special = flags & LARDER_TEXT_PARSE_SPECIAL != 0;
+            let ids = if add_special && parse_special {
+                engine.text()?.tokenize_chat(text)?
+            } else {
+                engine.text()?.tokenize(text, TokenizeOptions { add_special, parse_special })?
             };
-            let ids = engine.text()?.tokenize(text, options)?;
             copy_out(&ids, tokens.cast::<TokenId>(), capacity, needed, "tokens")
         })
     }
@@ -75,17 +77,18 @@ pub unsafe extern "C" fn larder_text_detokenize(
             output(needed, "needed")?;
             let tokens = token_ids(input_slice(tokens, n_tokens, "tokens")?);
             known_flags(flags, LARDER_TEXT_SKIP_SPECIAL, "flags")?;
-            let bytes =
-                engine.text()?.detokenize(tokens, flags & LARDER_TEXT_SKIP_SPECIAL != 0)?;
+            let bytes = engine.text()?.detokenize(tokens, flags & LARDER_TEXT_SKIP_SPECIAL != 0)?;
             copy_out(&bytes, text.cast(), capacity, needed, "text")
         })
     }
 }
 
-/// A chat to the text that the model was trained on, by the model's own template.
+/// A chat to the text that the model was trained on, by the model's own template. For larder_text_tokenize with
+/// both flags, or for a request's prompt_text with LARDER_TEXT_PARSE_SPECIAL, which know the mark (U+FDD0) that is
+/// put into control tokens inside messages.
 ///
 /// engine, needed: not NULL. messages_json: UTF-8; what OpenAI's chat API calls messages (and tools, and template
-/// variables such as add_generation_prompt), as one JSON object.
+/// variables such as add_generation_prompt), as one JSON object; or messages alone, as an array.
 /// text: [capacity], not NULL unless capacity is 0; no NUL is added. needed gets the length in bytes also when the
 /// buffer is too small.
 /// Errors: INVALID_ARGUMENT (JSON, or the template refuses the chat), BUFFER_TOO_SMALL, UNSUPPORTED (no template),
@@ -114,6 +117,8 @@ pub unsafe extern "C" fn larder_text_render_chat(
 pub(super) fn known_flags(flags: u32, known: u32, name: &str) -> Result<()> {
     match flags & !known {
         0 => Ok(()),
-        unknown => Err(invalid(format!("{name} has bits that this call does not know: {unknown:#x}"))),
+        unknown => {
+            Err(invalid(format!("{name} has bits that this call does not know: {unknown:#x}")))
+        }
     }
 }

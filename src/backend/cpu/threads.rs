@@ -20,6 +20,10 @@ const SPIN: Duration = Duration::from_micros(50);
 /// More threads than this are a mistake of the caller.
 const MAX_THREADS: u32 = 1024;
 
+/// Tests set it: the next part that a worker of any pool gets panics.
+#[cfg(feature = "test-panic")]
+pub static PANIC_IN_WORKER: AtomicBool = AtomicBool::new(false);
+
 /// What [`Pool::run`] calls: `(task, thread)`.
 pub type Task<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
@@ -182,7 +186,13 @@ impl Shared {
             return;
         }
         let (begin, end) = (n_tasks * thread / n_parts, n_tasks * (thread + 1) / n_parts);
-        self.guarded(|| (begin..end).for_each(|i| task(i, thread)));
+        self.guarded(|| {
+            #[cfg(feature = "test-panic")]
+            if thread > 0 && PANIC_IN_WORKER.swap(false, SeqCst) {
+                panic!("injected into a worker");
+            }
+            (begin..end).for_each(|i| task(i, thread));
+        });
     }
 
     fn guarded(&self, tasks: impl FnOnce()) {
