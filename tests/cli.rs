@@ -26,7 +26,7 @@ fn bytes_of(table: &str, name: &str) -> u64 {
     let row = table.lines().find(|line| line.trim_start().starts_with(name));
     let row = row.unwrap_or_else(|| panic!("{name} is missing in\n{table}"));
     let words: Vec<&str> = row.split_whitespace().collect();
-    let unit = words.iter().rposition(|&word| word == "B").expect("a number of bytes");
+    let unit = words.iter().position(|&word| word == "B").expect("a number of bytes");
     words[unit - 1].parse().expect("a number")
 }
 
