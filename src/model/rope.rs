@@ -84,6 +84,15 @@ pub fn longrope_magnitude(factor: f32, original_context: u32) -> f32 {
 }
 
 impl RopeSpec {
+    /// Tokens that a model made for `context_length` can have: dynamic NTK stretches it by its factor, the other
+    /// scalings are part of what the model was made for.
+    pub fn context_length(&self, context_length: u32) -> u32 {
+        match self.scaling {
+            Scaling::DynamicNtk { factor, .. } => (context_length as f32 * factor) as u32,
+            _ => context_length,
+        }
+    }
+
     /// Factor of cos and sin.
     pub fn magnitude(&self) -> f32 {
         match &self.scaling {

@@ -92,7 +92,7 @@ impl Style {
             family: self.family,
             hidden_size: sizes.hidden_size,
             vocab_size: sizes.vocab_size,
-            context_length: sizes.context_length,
+            context_length: rope.context_length(sizes.context_length),
             embedding_scale,
             ropes: vec![rope],
             layers: vec![layer; sizes.n_layers as usize],
