@@ -4,6 +4,10 @@
 //! type decodes to the same form: small integers, and for each part a scale and an offset, so that a weight is
 //! `scale · q + offset`. That product and sum are exact but for the last addition of the types with a minimum, so
 //! the values are those of the format's definition. The layouts are ggml's.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "an index of lanes or rows runs over several arrays"
+)]
 
 pub mod bytes;
 mod dequantise;

@@ -3,6 +3,10 @@
 //! Three paths: plain weights with f32 activations ([`dense`]), quantised weights decoded to f32 (exact), and
 //! quantised weights with activations quantised to 8 bits ([`q8`]). The bits of an output depend only on its
 //! weight row and its activation row: every tile accumulates over `n_in` in the same order, whatever its shape.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "an index of lanes or rows runs over several arrays"
+)]
 
 mod dense;
 mod octet;
