@@ -35,7 +35,6 @@ pub trait Bytes: Simd {
 
     /// Group g of row r becomes lane r of vector g.
     unsafe fn transpose(rows: [Self::B; 8]) -> [Self::B; 8];
-    unsafe fn transpose_lanes(rows: [EightLanes<Self>; 8]) -> [EightLanes<Self>; 8];
 
     /// `Σ over the N groups from FIRST on` of unsigned weights with signed activations from −127 up, exact: lane r
     /// of result c is row r's with the chunk at `x[c]`. `RUN` neighbouring products of four fit in i16:
@@ -52,21 +51,22 @@ pub trait Bytes: Simd {
 
     unsafe fn widen_unsigned(v: Self::B) -> [EightLanes<Self>; 4];
     unsafe fn widen_signed(v: Self::B) -> [EightLanes<Self>; 4];
-    /// Eight unsigned bytes, the lowest first.
-    unsafe fn widen_unsigned_8(bytes: u64) -> EightLanes<Self>;
-    /// Eight signed bytes.
-    unsafe fn widen_signed_8(bytes: u64) -> EightLanes<Self>;
     /// Rounds to the nearest i8, ties to even; values lie in −127 ..= 127.
     unsafe fn narrow(v: [EightLanes<Self>; 4]) -> Self::B;
     /// One f16 number.
     unsafe fn f16(bits: u16) -> f32;
     /// The f16 numbers at byte `at` of eight rows.
     unsafe fn gather_f16(rows: &[*const u8; 8], at: usize) -> EightLanes<Self>;
-    /// Those at byte `at`, and those behind them.
-    unsafe fn gather_f16_pairs(
-        rows: &[*const u8; 8],
-        at: usize,
-    ) -> (EightLanes<Self>, EightLanes<Self>);
+    /// The 4-byte words at byte `at` of eight rows, a row in a lane.
+    unsafe fn gather_words(rows: &[*const u8; 8], at: usize) -> Self::B;
+    /// The four words from byte `at` on.
+    unsafe fn gather_four_words(rows: &[*const u8; 8], at: usize) -> [Self::B; 4];
+    /// The f16 numbers in the words' lower and upper halves.
+    unsafe fn words_f16(words: Self::B) -> (EightLanes<Self>, EightLanes<Self>);
+    /// `(word >> shift) & mask`, below 2^24.
+    unsafe fn words_field(words: Self::B, shift: usize, mask: u32) -> EightLanes<Self>;
+    /// The words' bytes `i` as signed numbers.
+    unsafe fn words_signed_byte(words: Self::B, i: usize) -> EightLanes<Self>;
 }
 
 /// Eight f32 lanes of `S`.

@@ -16,24 +16,18 @@ pub struct Q5K;
 /// `[low four bits 128][high two bits 64][16 scales i8][d f16]`: `d · scale · (q − 32)`.
 pub struct Q6K;
 
-/// The low four bits of each of eight bytes.
-const FOUR_BITS: u64 = 0x0f0f_0f0f_0f0f_0f0f;
-
+/// Four numbers of eight rows, in the bytes of their words, times `factor`.
 #[inline(always)]
-unsafe fn u64_at(block: *const u8, at: usize) -> u64 {
-    block.add(at).cast::<u64>().read_unaligned()
+unsafe fn four<S: Bytes>(to: &mut [EightLanes<S>], factor: EightLanes<S>, words: S::B) {
+    for (i, to) in to.iter_mut().enumerate().take(4) {
+        *to = S::Eight::mul(factor, S::words_field(words, 8 * i, 255));
+    }
 }
 
+/// `v · −1`: exact, and −0 for 0, as a product has it.
 #[inline(always)]
-unsafe fn u32_at(block: *const u8, at: usize) -> u32 {
-    block.add(at).cast::<u32>().read_unaligned()
-}
-
-/// Stores `factor · numbers` at `to`.
-#[inline(always)]
-unsafe fn store<S: Bytes>(to: &mut [f32], factor: f32, numbers: EightLanes<S>) {
-    debug_assert!(to.len() >= 8);
-    S::Eight::store(to.as_mut_ptr(), S::Eight::mul(S::Eight::splat(factor), numbers));
+unsafe fn negative<S: Bytes>(v: EightLanes<S>) -> EightLanes<S> {
+    S::Eight::mul(v, S::Eight::splat(-1.0))
 }
 
 impl Format for Q2K {
@@ -49,11 +43,24 @@ impl Format for Q2K {
     #[inline(always)]
     unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
         let (d, dmin) = (f16_at::<S>(block, 80), f16_at::<S>(block, 82));
-        for part in [0, 8] {
-            let bytes = u64_at(block, part);
-            let minima = S::widen_unsigned_8(bytes >> 4 & FOUR_BITS);
-            store::<S>(&mut into.scales[part..], d, S::widen_unsigned_8(bytes & FOUR_BITS));
-            store::<S>(&mut into.offsets[part..], -dmin, minima);
+        for part in 0..16 {
+            let byte = *block.add(part);
+            into.scales[part] = d * f32::from(byte & 15);
+            into.offsets[part] = -dmin * f32::from(byte >> 4);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn octet_scales<S: Bytes>(
+        rows: &[*const u8; 8],
+        at: usize,
+        into: &mut Scales<EightLanes<S>>,
+    ) {
+        let (d, dmin) = S::words_f16(S::gather_words(rows, at + 80));
+        let dmin = negative::<S>(dmin);
+        for (i, words) in S::gather_four_words(rows, at).into_iter().enumerate() {
+            four::<S>(&mut into.scales[4 * i..], d, S::field(words, 0, 15));
+            four::<S>(&mut into.offsets[4 * i..], dmin, S::field(words, 4, 15));
         }
     }
 }
@@ -75,33 +82,71 @@ impl Format for Q3K {
     #[inline(always)]
     unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
         let d = f16_at::<S>(block, 108);
-        let (low, high) = (u64_at(block, 96), u64::from(u32_at(block, 104)));
-        // The first four numbers' bits in the lower half, the next four's in the upper.
-        let high = high | high << 30;
-        for part in [0, 8] {
-            let low = low >> (part / 2) & FOUR_BITS;
-            let high = (high >> (part / 2) & 0x0303_0303_0303_0303) << 4;
-            let numbers = S::Eight::sub(S::widen_unsigned_8(low | high), S::Eight::splat(32.0));
-            store::<S>(&mut into.scales[part..], d, numbers);
-            store::<S>(&mut into.offsets[part..], -4.0 * d, numbers);
+        let bytes = block.add(96);
+        for k in 0..16 {
+            let low = *bytes.add(k % 8) >> (4 * (k / 8)) & 15;
+            let high = *bytes.add(8 + k % 4) >> (2 * (k / 4)) & 3;
+            into.scales[k] = d * f32::from((low | high << 4) as i8 - 32);
+            into.offsets[k] = -4.0 * into.scales[k];
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn octet_scales<S: Bytes>(
+        rows: &[*const u8; 8],
+        at: usize,
+        into: &mut Scales<EightLanes<S>>,
+    ) {
+        let d = S::gather_f16(rows, at + 108);
+        // From four bytes earlier, so as not to read behind the block.
+        let [_, a, b, high] = S::gather_four_words(rows, at + 92);
+        for (i, low) in [a, b, a, b].into_iter().enumerate() {
+            let high = S::shift_left::<4>(S::field(high, 2 * i, 3));
+            let numbers = S::or(S::field(low, 4 * (i / 2), 15), high);
+            for k in 0..4 {
+                let number = S::words_field(numbers, 8 * k, 255);
+                let scale = S::Eight::mul(d, S::Eight::sub(number, S::Eight::splat(32.0)));
+                into.scales[4 * i + k] = scale;
+                into.offsets[4 * i + k] = S::Eight::mul(scale, S::Eight::splat(-4.0));
+            }
         }
     }
 }
 
-/// Scales and minima of Q4_K and Q5_K from 12 bytes: the first four of each have their six bits together, the
-/// last four have their high bits above those.
-#[inline(always)]
-unsafe fn scales_and_minima<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
-    const SIX_BITS: u32 = 0x3f3f_3f3f;
-    const TWO_BITS: u32 = 0x0303_0303;
-    let (d, dmin) = (f16_at::<S>(block, 0), f16_at::<S>(block, 2));
-    let (a, b, c) = (u32_at(block, 4), u32_at(block, 8), u32_at(block, 12));
-    let scales = c & 0x0f0f_0f0f | (a >> 6 & TWO_BITS) << 4;
-    let minima = c >> 4 & 0x0f0f_0f0f | (b >> 6 & TWO_BITS) << 4;
-    let scales = u64::from(a & SIX_BITS) | u64::from(scales) << 32;
-    let minima = u64::from(b & SIX_BITS) | u64::from(minima) << 32;
-    store::<S>(&mut into.scales, d, S::widen_unsigned_8(scales));
-    store::<S>(&mut into.offsets, -dmin, S::widen_unsigned_8(minima));
+/// Scales and minima of Q4_K and Q5_K from the 12 bytes behind d and dmin: the first four of each have their six
+/// bits together, the last four have their high bits above those.
+macro_rules! scales_and_minima {
+    () => {
+        #[inline(always)]
+        unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
+            let (d, dmin) = (f16_at::<S>(block, 0), f16_at::<S>(block, 2));
+            let bytes = block.add(4);
+            for i in 0..4 {
+                let (a, b, c) = (*bytes.add(i), *bytes.add(i + 4), *bytes.add(i + 8));
+                into.scales[i] = d * f32::from(a & 63);
+                into.offsets[i] = -dmin * f32::from(b & 63);
+                into.scales[i + 4] = d * f32::from(c & 15 | a >> 6 << 4);
+                into.offsets[i + 4] = -dmin * f32::from(c >> 4 | b >> 6 << 4);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn octet_scales<S: Bytes>(
+            rows: &[*const u8; 8],
+            at: usize,
+            into: &mut Scales<EightLanes<S>>,
+        ) {
+            let [factors, a, b, c] = S::gather_four_words(rows, at);
+            let (d, dmin) = S::words_f16(factors);
+            let dmin = negative::<S>(dmin);
+            four::<S>(&mut into.scales, d, S::field(a, 0, 63));
+            four::<S>(&mut into.offsets, dmin, S::field(b, 0, 63));
+            let scales = S::or(S::field(c, 0, 15), S::field(a, 2, 0x30));
+            let minima = S::or(S::field(c, 4, 15), S::field(b, 2, 0x30));
+            four::<S>(&mut into.scales[4..], d, scales);
+            four::<S>(&mut into.offsets[4..], dmin, minima);
+        }
+    };
 }
 
 impl Format for Q4K {
@@ -113,10 +158,7 @@ impl Format for Q4K {
         S::field(S::load_bytes(block.add(16 + 32 * (i / 2))), 4 * (i % 2), 15)
     }
 
-    #[inline(always)]
-    unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
-        scales_and_minima::<S>(block, into);
-    }
+    scales_and_minima!();
 }
 
 impl Format for Q5K {
@@ -131,10 +173,7 @@ impl Format for Q5K {
         S::or(low, S::shift_left::<4>(fifth))
     }
 
-    #[inline(always)]
-    unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
-        scales_and_minima::<S>(block, into);
-    }
+    scales_and_minima!();
 }
 
 impl Format for Q6K {
@@ -154,10 +193,25 @@ impl Format for Q6K {
     #[inline(always)]
     unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
         let d = f16_at::<S>(block, 208);
-        for part in [0, 8] {
-            let numbers = S::widen_signed_8(u64_at(block, 192 + part));
-            store::<S>(&mut into.scales[part..], d, numbers);
-            store::<S>(&mut into.offsets[part..], -32.0 * d, numbers);
+        for part in 0..16 {
+            into.scales[part] = d * f32::from(*block.add(192 + part) as i8);
+            into.offsets[part] = -32.0 * into.scales[part];
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn octet_scales<S: Bytes>(
+        rows: &[*const u8; 8],
+        at: usize,
+        into: &mut Scales<EightLanes<S>>,
+    ) {
+        let d = S::gather_f16(rows, at + 208);
+        for (i, words) in S::gather_four_words(rows, at + 192).into_iter().enumerate() {
+            for k in 0..4 {
+                let scale = S::Eight::mul(d, S::words_signed_byte(words, k));
+                into.scales[4 * i + k] = scale;
+                into.offsets[4 * i + k] = S::Eight::mul(scale, S::Eight::splat(-32.0));
+            }
         }
     }
 }

@@ -68,44 +68,11 @@ pub trait Format {
     unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>);
 
     /// The same for the blocks at byte `at` of eight rows, one in each lane.
-    #[inline(always)]
     unsafe fn octet_scales<S: Bytes>(
         rows: &[*const u8; 8],
         at: usize,
         into: &mut Scales<EightLanes<S>>,
-    ) {
-        // SAFETY: the caller's contract.
-        unsafe { by_transposing::<S, Self>(rows, at, into) }
-    }
-}
-
-#[inline(always)]
-unsafe fn by_transposing<S: Bytes, F: Format + ?Sized>(
-    rows: &[*const u8; 8],
-    at: usize,
-    into: &mut Scales<EightLanes<S>>,
-) {
-    use crate::backend::cpu::simd::Simd;
-    // SAFETY: the caller's contract; the arrays hold PARTS values, a multiple of eight.
-    unsafe {
-        let mut values =
-            [const { Scales { scales: [0.0; MAX_PARTS], offsets: [0.0; MAX_PARTS] } }; 8];
-        for r in 0..8 {
-            F::scales::<S>(rows[r].add(at), &mut values[r]);
-        }
-        for part in (0..F::PARTS).step_by(8) {
-            let mut scales = [S::Eight::zero(); 8];
-            let mut offsets = [S::Eight::zero(); 8];
-            for r in 0..8 {
-                scales[r] = S::Eight::load(values[r].scales.as_ptr().add(part));
-                offsets[r] = S::Eight::load(values[r].offsets.as_ptr().add(part));
-            }
-            into.scales[part..part + 8].copy_from_slice(&S::transpose_lanes(scales));
-            if !F::SIGNED {
-                into.offsets[part..part + 8].copy_from_slice(&S::transpose_lanes(offsets));
-            }
-        }
-    }
+    );
 }
 
 /// Runs `$body` with `$format` naming the [`Format`] of a quantised `$dtype`; the plain types give `$plain`.

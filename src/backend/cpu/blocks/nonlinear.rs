@@ -45,28 +45,29 @@ impl Format for Iq4Xs {
     #[inline(always)]
     unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>) {
         let d = f16_at::<S>(block, 0);
-        let high = u64::from(block.add(2).cast::<u16>().read_unaligned());
-        let low = u64::from(block.add(4).cast::<u32>().read_unaligned());
-        let bits = low_bits(low) | high_bits(high) << 4;
-        let scales = S::Eight::sub(S::widen_unsigned_8(bits), S::Eight::splat(32.0));
-        S::Eight::store(into.scales.as_mut_ptr(), S::Eight::mul(S::Eight::splat(d), scales));
+        let high = block.add(2).cast::<u16>().read_unaligned();
+        let low = block.add(4).cast::<u32>().read_unaligned();
+        for i in 0..8 {
+            let scale = (low >> (4 * i) & 15) as i32 | i32::from(high >> (2 * i) & 3) << 4;
+            into.scales[i] = d * (scale - 32) as f32;
+        }
     }
-}
 
-/// Eight numbers of four bits to a byte each.
-#[inline(always)]
-fn low_bits(x: u64) -> u64 {
-    let x = (x | x << 16) & 0x0000_ffff_0000_ffff;
-    let x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
-    (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f
-}
-
-/// Eight numbers of two bits to a byte each.
-#[inline(always)]
-fn high_bits(x: u64) -> u64 {
-    let x = (x | x << 24) & 0x0000_00ff_0000_00ff;
-    let x = (x | x << 12) & 0x000f_000f_000f_000f;
-    (x | x << 6) & 0x0303_0303_0303_0303
+    #[inline(always)]
+    unsafe fn octet_scales<S: Bytes>(
+        rows: &[*const u8; 8],
+        at: usize,
+        into: &mut Scales<EightLanes<S>>,
+    ) {
+        let (first, low) = (S::gather_words(rows, at), S::gather_words(rows, at + 4));
+        let (d, _) = S::words_f16(first);
+        for i in 0..8 {
+            let high = S::words_field(first, 16 + 2 * i, 3);
+            let low = S::Eight::sub(S::words_field(low, 4 * i, 15), S::Eight::splat(32.0));
+            let scale = S::Eight::fma(high, S::Eight::splat(16.0), low);
+            into.scales[i] = S::Eight::mul(d, scale);
+        }
+    }
 }
 
 /// 2^(e − 128); the two smallest are denormal.
@@ -98,11 +99,9 @@ impl Format for Mxfp4 {
         at: usize,
         into: &mut Scales<EightLanes<S>>,
     ) {
-        let mut scales = [0.0; 8];
-        for r in 0..8 {
-            scales[r] = power(*rows[r].add(at));
-        }
-        into.scales[0] = S::Eight::load(scales.as_ptr());
+        let exponents = S::words_field(S::gather_words(rows, at), 0, 255);
+        let exponents = S::Eight::sub(exponents, S::Eight::splat(128.0));
+        into.scales[0] = S::Eight::scale_by_power_of_2(S::Eight::splat(1.0), exponents);
         into.offsets[0] = S::Eight::mul(S::Eight::splat(-12.0), into.scales[0]);
     }
 }

@@ -57,7 +57,7 @@ macro_rules! with_minimum {
             at: usize,
             into: &mut Scales<EightLanes<S>>,
         ) {
-            (into.scales[0], into.offsets[0]) = S::gather_f16_pairs(rows, at);
+            (into.scales[0], into.offsets[0]) = S::words_f16(S::gather_words(rows, at));
         }
     };
 }

@@ -8,7 +8,7 @@
     reason = "a kernel is unsafe as a whole; its contract is at its head"
 )]
 
-use super::tile::{next_columns, prefetch, with_columns};
+use super::tile::{LINE, next_columns, prefetch, with_columns};
 use super::{Job, Output};
 use crate::backend::cpu::blocks::{bytes::Bytes, dequantise};
 use crate::backend::cpu::simd::Simd;
@@ -163,7 +163,7 @@ unsafe fn tile<S: Simd, W: Element, const R: usize, const C: usize>(
     let whole = n_in - n_in % S::LANES;
     let mut i = 0;
     while i < whole {
-        if C == 1 && (i * W::BYTES) % 64 == 0 {
+        if C == 1 && (i * W::BYTES) % LINE == 0 {
             prefetch::<S, R>(weights, job.row_bytes, i * W::BYTES);
         }
         let mut columns = [S::zero(); C];

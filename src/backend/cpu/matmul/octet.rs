@@ -11,7 +11,7 @@
 
 use super::Job;
 use super::q8::{CHUNK, CHUNK_BYTES, number};
-use super::tile::{next_columns, prefetch, with_columns};
+use super::tile::{LINE, next_columns, prefetch, with_columns};
 use crate::backend::cpu::blocks::bytes::{Bytes, EightLanes};
 use crate::backend::cpu::blocks::{Format, Q2K, Q4_1, Q5_1, Q6K, Q8_0, Scales, with_format};
 use crate::backend::cpu::simd::Simd;
@@ -99,11 +99,14 @@ unsafe fn one_column<S: Bytes, F: Format>(job: &Job) {
         let mut x = job.x;
         for block in 0..job.n_in / F::LEN {
             let at = block * F::BYTES;
-            for line in (at.next_multiple_of(64)..at + F::BYTES).step_by(64) {
-                prefetch::<S, ROWS>(rows[0], job.row_bytes, line);
-            }
             F::octet_scales::<S>(&rows, at, &mut scales);
             for i in 0..F::LEN / CHUNK {
+                // A line at a time: a whole block's would be more than the processor can wait for.
+                let begin = at + i * F::BYTES * CHUNK / F::LEN;
+                let line = begin.next_multiple_of(LINE);
+                if line < at + (i + 1) * F::BYTES * CHUNK / F::LEN {
+                    prefetch::<S, ROWS>(rows[0], job.row_bytes, line);
+                }
                 let chunk = chunk::<S, F>(&rows, at, &scales, i);
                 add_chunk::<S, F, 1>(&chunk, [x], &mut sums);
                 x = x.add(CHUNK_BYTES);
@@ -229,32 +232,33 @@ unsafe fn tile<S: Bytes, F: Format, const C: usize>(
     }
 }
 
-/// Adds what one chunk of eight rows gives with C activation rows.
+/// Adds what one chunk of eight rows gives with C activation rows. The chunk's own sum comes first, so that the
+/// next chunk waits for one addition only.
 #[inline(always)]
 unsafe fn add_chunk<S: Bytes, F: Format, const C: usize>(
     chunk: &Chunk<S>,
     x: [*const u8; C],
     sums: &mut [EightLanes<S>; C],
 ) {
+    let [first, second] = &chunk.scales;
+    let mut values = [S::Eight::zero(); C];
     if F::SIGNED {
-        let dots = S::dot_signed(&chunk.q, &x);
-        add_scaled::<S, C>(dots, chunk.scales[0], x, sums);
-    } else if F::HALVES {
-        let dots = dot::<S, F, C, 0, 4>(chunk, &x);
-        add_scaled::<S, C>(dots, chunk.scales[0], x, sums);
-        let dots = dot::<S, F, C, 4, 4>(chunk, &x);
-        add_scaled::<S, C>(dots, chunk.scales[1], x, sums);
+        add_scaled::<S, C>(S::dot_signed(&chunk.q, &x), *first, x, &mut values);
     } else {
-        let dots = dot::<S, F, C, 0, 8>(chunk, &x);
-        add_scaled::<S, C>(dots, chunk.scales[0], x, sums);
-    }
-    if !F::SIGNED {
         for c in 0..C {
-            for half in 0..2 {
-                let sum = S::Eight::splat(number(x[c], 1 + half));
-                sums[c] = S::Eight::fma(chunk.offsets[half], sum, sums[c]);
-            }
+            let of_first = S::Eight::mul(chunk.offsets[0], S::Eight::splat(number(x[c], 1)));
+            let sum = S::Eight::splat(number(x[c], 2));
+            values[c] = S::Eight::fma(chunk.offsets[1], sum, of_first);
         }
+        if F::HALVES {
+            add_scaled::<S, C>(dot::<S, F, C, 0, 4>(chunk, &x), *first, x, &mut values);
+            add_scaled::<S, C>(dot::<S, F, C, 4, 4>(chunk, &x), *second, x, &mut values);
+        } else {
+            add_scaled::<S, C>(dot::<S, F, C, 0, 8>(chunk, &x), *first, x, &mut values);
+        }
+    }
+    for c in 0..C {
+        sums[c] = S::Eight::add(sums[c], values[c]);
     }
 }
 
@@ -271,16 +275,17 @@ unsafe fn dot<S: Bytes, F: Format, const C: usize, const FIRST: usize, const N: 
     }
 }
 
+/// Adds `scale · dx · dots`.
 #[inline(always)]
 unsafe fn add_scaled<S: Bytes, const C: usize>(
     dots: [EightLanes<S>; C],
     scale: EightLanes<S>,
     x: [*const u8; C],
-    sums: &mut [EightLanes<S>; C],
+    values: &mut [EightLanes<S>; C],
 ) {
     for c in 0..C {
         let scale = S::Eight::mul(scale, S::Eight::splat(number(x[c], 0)));
-        sums[c] = S::Eight::fma(dots[c], scale, sums[c]);
+        values[c] = S::Eight::fma(dots[c], scale, values[c]);
     }
 }
 

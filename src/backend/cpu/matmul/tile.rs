@@ -2,22 +2,27 @@
 
 use crate::backend::cpu::simd::Simd;
 
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
 /// Bytes that are asked for ahead of use, in each row.
 const AHEAD: usize = 1024;
 
-/// Asks for what R neighbouring rows need [`AHEAD`] bytes later; behind a row's end, that is the begin of the rows
-/// that come next.
+/// Asks for the line that each of R neighbouring rows needs [`AHEAD`] bytes behind byte `at`; behind a row's end,
+/// that is the begin of the rows that come next.
 #[inline(always)]
 pub(super) unsafe fn prefetch<S: Simd, const R: usize>(
-    weights: *const u8,
+    rows: *const u8,
     row_bytes: usize,
     at: usize,
 ) {
     let ahead = at + AHEAD;
     let ahead = if ahead < row_bytes { ahead } else { ahead + (R - 1) * row_bytes };
-    for r in 0..R {
+    let mut row = rows.wrapping_add(ahead);
+    for _ in 0..R {
         // SAFETY: any address may be asked for.
-        unsafe { S::prefetch(weights.wrapping_add(r * row_bytes + ahead)) };
+        unsafe { S::prefetch(row) };
+        row = row.wrapping_add(row_bytes);
     }
 }
 

@@ -108,16 +108,6 @@ impl Bytes for Portable {
         }
         groups
     }
-    #[inline(always)]
-    unsafe fn transpose_lanes(rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
-        let mut lanes = rows;
-        for (r, row) in rows.iter().enumerate() {
-            for (i, &value) in row.iter().enumerate() {
-                lanes[i][r] = value;
-            }
-        }
-        lanes
-    }
 
     #[inline(always)]
     unsafe fn dot_unsigned<const C: usize, const FIRST: usize, const N: usize, const RUN: usize>(
@@ -142,14 +132,6 @@ impl Bytes for Portable {
         widen(|i| f32::from(v[i] as i8))
     }
     #[inline(always)]
-    unsafe fn widen_unsigned_8(bytes: u64) -> [f32; 8] {
-        bytes.to_le_bytes().map(f32::from)
-    }
-    #[inline(always)]
-    unsafe fn widen_signed_8(bytes: u64) -> [f32; 8] {
-        bytes.to_le_bytes().map(|byte| f32::from(byte as i8))
-    }
-    #[inline(always)]
     unsafe fn narrow(v: [[f32; 8]; 4]) -> B {
         let mut bytes = [0; 32];
         for i in 0..32 {
@@ -167,8 +149,36 @@ impl Bytes for Portable {
         rows.map(|row| unsafe { f16_at(row, at) })
     }
     #[inline(always)]
-    unsafe fn gather_f16_pairs(rows: &[*const u8; 8], at: usize) -> ([f32; 8], [f32; 8]) {
+    unsafe fn gather_words(rows: &[*const u8; 8], at: usize) -> B {
+        let mut words = [0; 32];
+        for (word, row) in words.chunks_exact_mut(4).zip(rows) {
+            // SAFETY: the caller's rows hold four bytes there.
+            word.copy_from_slice(&unsafe { row.add(at).cast::<[u8; 4]>().read_unaligned() });
+        }
+        words
+    }
+    #[inline(always)]
+    unsafe fn gather_four_words(rows: &[*const u8; 8], at: usize) -> [B; 4] {
         // SAFETY: the caller's contract.
-        unsafe { (Self::gather_f16(rows, at), Self::gather_f16(rows, at + 2)) }
+        [0, 4, 8, 12].map(|i| unsafe { Self::gather_words(rows, at + i) })
+    }
+    #[inline(always)]
+    unsafe fn words_f16(words: B) -> ([f32; 8], [f32; 8]) {
+        let number = |at: usize| f16::from_le_bytes([words[at], words[at + 1]]).to_f32();
+        let lanes = [0, 1, 2, 3, 4, 5, 6, 7];
+        (lanes.map(|r| number(4 * r)), lanes.map(|r| number(4 * r + 2)))
+    }
+    #[inline(always)]
+    unsafe fn words_field(words: B, shift: usize, mask: u32) -> [f32; 8] {
+        let mut lanes = [0.0; 8];
+        for (lane, word) in lanes.iter_mut().zip(words.chunks_exact(4)) {
+            let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+            *lane = ((word >> shift) & mask) as f32;
+        }
+        lanes
+    }
+    #[inline(always)]
+    unsafe fn words_signed_byte(words: B, i: usize) -> [f32; 8] {
+        [0, 1, 2, 3, 4, 5, 6, 7].map(|r| f32::from(words[4 * r + i] as i8))
     }
 }

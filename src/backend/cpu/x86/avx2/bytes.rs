@@ -120,19 +120,6 @@ impl Bytes for Avx2 {
     unsafe fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
         transpose(rows)
     }
-    #[inline(always)]
-    unsafe fn transpose_lanes(rows: [__m256; 8]) -> [__m256; 8] {
-        let mut bits = [_mm256_setzero_si256(); 8];
-        for i in 0..8 {
-            bits[i] = _mm256_castps_si256(rows[i]);
-        }
-        bits = transpose(bits);
-        let mut lanes = rows;
-        for i in 0..8 {
-            lanes[i] = _mm256_castsi256_ps(bits[i]);
-        }
-        lanes
-    }
 
     #[inline(always)]
     unsafe fn dot_unsigned<const C: usize, const FIRST: usize, const N: usize, const RUN: usize>(
@@ -203,14 +190,6 @@ impl Bytes for Avx2 {
         ]
     }
     #[inline(always)]
-    unsafe fn widen_unsigned_8(bytes: u64) -> __m256 {
-        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes as i64)))
-    }
-    #[inline(always)]
-    unsafe fn widen_signed_8(bytes: u64) -> __m256 {
-        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes as i64)))
-    }
-    #[inline(always)]
     unsafe fn narrow(v: [__m256; 4]) -> __m256i {
         // The packs work within 128-bit halves; the last permutation restores the order.
         let ab = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
@@ -235,21 +214,43 @@ impl Bytes for Avx2 {
         _mm256_cvtph_ps(bits)
     }
     #[inline(always)]
-    unsafe fn gather_f16_pairs(rows: &[*const u8; 8], at: usize) -> (__m256, __m256) {
-        let mut bits = [_mm_setzero_si128(); 2];
+    unsafe fn gather_words(rows: &[*const u8; 8], at: usize) -> __m256i {
+        let mut halves = [_mm_setzero_si128(); 2];
         for half in 0..2 {
-            let mut pairs = _mm_cvtsi32_si128(i32_at(rows[4 * half], at));
-            pairs = _mm_insert_epi32::<1>(pairs, i32_at(rows[4 * half + 1], at));
-            pairs = _mm_insert_epi32::<2>(pairs, i32_at(rows[4 * half + 2], at));
-            bits[half] = _mm_insert_epi32::<3>(pairs, i32_at(rows[4 * half + 3], at));
+            let mut words = _mm_cvtsi32_si128(i32_at(rows[4 * half], at));
+            words = _mm_insert_epi32::<1>(words, i32_at(rows[4 * half + 1], at));
+            words = _mm_insert_epi32::<2>(words, i32_at(rows[4 * half + 2], at));
+            halves[half] = _mm_insert_epi32::<3>(words, i32_at(rows[4 * half + 3], at));
         }
-        let (a, b) = (_mm256_cvtph_ps(bits[0]), _mm256_cvtph_ps(bits[1]));
-        // The shuffles leave rows 0 1 4 5 2 3 6 7.
-        let first = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
-        let second = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
-        (
-            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(first)),
-            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(second)),
-        )
+        _mm256_set_m128i(halves[1], halves[0])
+    }
+    #[inline(always)]
+    unsafe fn gather_four_words(rows: &[*const u8; 8], at: usize) -> [__m256i; 4] {
+        // Rows r and r + 4 lie in the halves of a vector.
+        let mut pairs = [_mm256_setzero_si256(); 4];
+        for r in 0..4 {
+            let low = _mm_loadu_si128(rows[r].add(at).cast());
+            pairs[r] = _mm256_set_m128i(_mm_loadu_si128(rows[r + 4].add(at).cast()), low);
+        }
+        square(pairs[0], pairs[1], pairs[2], pairs[3])
+    }
+    #[inline(always)]
+    unsafe fn words_f16(words: __m256i) -> (__m256, __m256) {
+        let low = _mm256_and_si256(words, _mm256_set1_epi32(0xffff));
+        let packed = _mm256_packus_epi32(low, _mm256_srli_epi32::<16>(words));
+        // The pack left low 0–3, high 0–3, low 4–7, high 4–7.
+        let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+        let (low, high) = (_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed));
+        (_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+    }
+    #[inline(always)]
+    unsafe fn words_field(words: __m256i, shift: usize, mask: u32) -> __m256 {
+        let shifted = _mm256_srl_epi32(words, _mm_cvtsi32_si128(shift as i32));
+        _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(mask as i32)))
+    }
+    #[inline(always)]
+    unsafe fn words_signed_byte(words: __m256i, i: usize) -> __m256 {
+        let top = _mm256_sll_epi32(words, _mm_cvtsi32_si128(24 - 8 * i as i32));
+        _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(top))
     }
 }

@@ -57,10 +57,6 @@ impl Bytes for Avx512 {
     unsafe fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
         Avx2::transpose(rows)
     }
-    #[inline(always)]
-    unsafe fn transpose_lanes(rows: [__m256; 8]) -> [__m256; 8] {
-        Avx2::transpose_lanes(rows)
-    }
 
     #[inline(always)]
     unsafe fn dot_unsigned<const C: usize, const FIRST: usize, const N: usize, const RUN: usize>(
@@ -98,14 +94,6 @@ impl Bytes for Avx512 {
         Avx2::widen_signed(v)
     }
     #[inline(always)]
-    unsafe fn widen_unsigned_8(bytes: u64) -> __m256 {
-        Avx2::widen_unsigned_8(bytes)
-    }
-    #[inline(always)]
-    unsafe fn widen_signed_8(bytes: u64) -> __m256 {
-        Avx2::widen_signed_8(bytes)
-    }
-    #[inline(always)]
     unsafe fn narrow(v: [__m256; 4]) -> __m256i {
         Avx2::narrow(v)
     }
@@ -118,7 +106,23 @@ impl Bytes for Avx512 {
         Avx2::gather_f16(rows, at)
     }
     #[inline(always)]
-    unsafe fn gather_f16_pairs(rows: &[*const u8; 8], at: usize) -> (__m256, __m256) {
-        Avx2::gather_f16_pairs(rows, at)
+    unsafe fn gather_words(rows: &[*const u8; 8], at: usize) -> __m256i {
+        Avx2::gather_words(rows, at)
+    }
+    #[inline(always)]
+    unsafe fn gather_four_words(rows: &[*const u8; 8], at: usize) -> [__m256i; 4] {
+        Avx2::gather_four_words(rows, at)
+    }
+    #[inline(always)]
+    unsafe fn words_f16(words: __m256i) -> (__m256, __m256) {
+        Avx2::words_f16(words)
+    }
+    #[inline(always)]
+    unsafe fn words_field(words: __m256i, shift: usize, mask: u32) -> __m256 {
+        Avx2::words_field(words, shift, mask)
+    }
+    #[inline(always)]
+    unsafe fn words_signed_byte(words: __m256i, i: usize) -> __m256 {
+        Avx2::words_signed_byte(words, i)
     }
 }
