@@ -111,8 +111,6 @@ kernels! {
     matmul_exact(job: &Job) = crate::backend::cpu::matmul::matmul_exact;
     /// Quantised weights, 8-bit activations.
     matmul_q8(job: &Job) = crate::backend::cpu::matmul::matmul_q8;
-    /// `values[i] = e^values[i]`.
-    exp_row(values: &mut [f32]) = crate::backend::cpu::simd::exp_row;
 }
 
 impl Kernels {

@@ -4,7 +4,7 @@
 
 mod math;
 
-pub use math::{erf, exp, exp_row, tanh};
+pub use math::{erf, exp, tanh};
 
 /// Vectors of `LANES` f32 values.
 ///
