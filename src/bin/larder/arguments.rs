@@ -38,17 +38,15 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct PlanArguments {
-    #[command(flatten)]
-    pub engine: EngineArguments,
     /// Draw who lies where in the compute area over one layer and the head
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineArguments,
 }
 
 #[derive(Args)]
 pub struct RunArguments {
-    #[command(flatten)]
-    pub engine: EngineArguments,
     /// What to answer or, with --raw, to continue; - reads standard input
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: String,
@@ -66,6 +64,8 @@ pub struct RunArguments {
     pub stop: Vec<String>,
     #[command(flatten)]
     pub sampling: SamplingArguments,
+    #[command(flatten)]
+    pub engine: EngineArguments,
 }
 
 #[derive(Args)]
@@ -93,8 +93,6 @@ pub struct SamplingArguments {
 
 #[derive(Args)]
 pub struct BenchArguments {
-    #[command(flatten)]
-    pub engine: EngineArguments,
     /// Tokens of the prompt
     #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
     pub prompt_tokens: u32,
@@ -105,46 +103,47 @@ pub struct BenchArguments {
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
+    #[command(flatten)]
+    pub engine: EngineArguments,
 }
 
 /// The engine's options.
 #[derive(Args)]
+#[command(next_help_heading = "Engine")]
 pub struct EngineArguments {
     /// A .gguf file, or a folder with config.json and *.safetensors
     pub model: PathBuf,
     /// Threads that compute [default: one per physical core]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
-    pub threads: u32,
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
     /// Stay below this many bytes, all together; takes 512M or 2G
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = ENGINE)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory_limit: Option<u64>,
     /// How the compute area trades bytes for speed
-    #[arg(long, value_enum, default_value_t = Area::Auto, help_heading = ENGINE)]
+    #[arg(long, value_enum, default_value_t = Area::Auto)]
     pub area: Area,
     /// How K and V are stored
-    #[arg(long, value_enum, default_value_t = Kv::Bf16, help_heading = ENGINE)]
+    #[arg(long, value_enum, default_value_t = Kv::Bf16)]
     pub kv_type: Kv,
     /// Token slots of the KV repo [default: what the limit leaves, or enough for all sequences]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
-    pub total_tokens: u64,
+    #[arg(long, value_name = "N")]
+    pub total_tokens: Option<u64>,
     /// Tokens that one sequence may have [default: the model's context, without any limit at most 4096]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
-    pub max_sequence_tokens: u32,
+    #[arg(long, value_name = "N")]
+    pub max_sequence_tokens: Option<u32>,
     /// Sequences that may be open at once
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = ENGINE)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub max_sequences: u32,
     /// Rows of one step: how much of a prompt is computed at once [default: chosen with the area]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = ENGINE)]
-    pub max_batch_rows: u32,
+    #[arg(long, value_name = "N")]
+    pub max_batch_rows: Option<u32>,
     /// Rows of logits that exist at once
-    #[arg(long, value_name = "N", default_value_t = 16, help_heading = ENGINE)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     pub max_logits_rows: u32,
     /// Compute quantised weights with f32 activations instead of 8-bit ones: slower, closer to the reference
-    #[arg(long, help_heading = ENGINE)]
+    #[arg(long)]
     pub exact: bool,
 }
-
-const ENGINE: &str = "Engine";
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Area {
@@ -172,13 +171,13 @@ impl EngineArguments {
             Kv::Bf16 => KvType::BF16,
         };
         Options {
-            n_threads: self.threads,
+            n_threads: self.threads.unwrap_or(0),
             memory_limit_bytes: self.memory_limit.unwrap_or(0),
-            total_tokens: self.total_tokens,
-            max_sequence_tokens: self.max_sequence_tokens,
+            total_tokens: self.total_tokens.unwrap_or(0),
+            max_sequence_tokens: self.max_sequence_tokens.unwrap_or(0),
             max_sequences: self.max_sequences,
             max_requests: self.max_sequences,
-            max_batch_rows: self.max_batch_rows,
+            max_batch_rows: self.max_batch_rows.unwrap_or(0),
             max_logits_rows: self.max_logits_rows,
             k_type: kv_type,
             v_type: kv_type,

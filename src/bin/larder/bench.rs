@@ -16,10 +16,14 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         options.max_sequence_tokens = n_prompt.saturating_add(n_new).max(1);
     }
     let mut engine = load(&arguments.engine.model, options)?;
+    let (n_tokens, most) = (n_prompt.saturating_add(n_new), engine.memory().max_sequence_tokens);
+    if n_tokens > most {
+        return Err(format!("{n_tokens} tokens are to be measured, a sequence has {most}").into());
+    }
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..=arguments.rounds {
         let sequence = engine.sequence_open()?;
-        let tokens = tokens(n_prompt + n_new, engine.vocab_size());
+        let tokens = tokens(n_tokens, engine.vocab_size());
         let (prompt, new) = tokens.split_at(n_prompt as usize);
         let rows = engine.memory().max_batch_rows as usize;
         let prefilled = speed(&mut engine, sequence, prompt, rows)?;
@@ -35,8 +39,8 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         "{}: {} threads, {} rows a step, compute area {}, total {}",
         arguments.engine.model_name(),
         match arguments.engine.threads {
-            0 => "all".to_string(),
-            n => n.to_string(),
+            None | Some(0) => "all".to_string(),
+            Some(n) => n.to_string(),
         },
         memory.max_batch_rows,
         size(memory.compute_area_bytes),
