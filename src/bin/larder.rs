@@ -26,11 +26,18 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("larder: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether who reads our output has enough of it, as `head` does.
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// What can go wrong in the tool: larder's own errors, and the files that the tool itself reads and writes.

@@ -6,6 +6,7 @@ use crate::load::load;
 use crate::units::size;
 use larder::engine::{Engine, ForwardBatch, Pooling};
 use larder::ids::{SequenceHandle, TokenId};
+use std::io::Write;
 use std::time::Instant;
 
 /// Runs all rounds and prints the medians.
@@ -35,7 +36,9 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         }
     }
     let memory = engine.memory();
-    println!(
+    let mut out = std::io::stdout();
+    writeln!(
+        out,
         "{}: {} threads, {} rows a step, compute area {}, total {}",
         arguments.engine.model_name(),
         match arguments.engine.threads {
@@ -45,9 +48,9 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         memory.max_batch_rows,
         size(memory.compute_area_bytes),
         size(memory.total_bytes())
-    );
-    println!("prefill {n_prompt:>6} tokens  {}", summary(prefill));
-    println!("decode  {n_new:>6} tokens  {}", summary(decode));
+    )?;
+    writeln!(out, "prefill {n_prompt:>6} tokens  {}", summary(prefill))?;
+    writeln!(out, "decode  {n_new:>6} tokens  {}", summary(decode))?;
     Ok(())
 }
 

@@ -5,21 +5,22 @@ use crate::arguments::PlanArguments;
 use crate::units::size;
 use larder::engine::{Engine, Memory};
 use larder::options::{AreaMode, Options};
-use std::fmt::Write;
+use std::io::Write;
 
 /// Prints the plan and writes the picture.
 pub fn plan(arguments: &PlanArguments) -> Result<()> {
     let engine = &arguments.engine;
     let options = engine.options();
     let (memory, area) = Engine::plan_area(&engine.model, &options)?;
-    println!("{}\n\n{}", engine.model_name(), table(&memory));
-    println!("  compute area by mode");
+    let mut out = std::io::stdout();
+    writeln!(out, "{}\n\n{}", engine.model_name(), table(&memory))?;
+    writeln!(out, "  compute area by mode")?;
     for (name, mode) in
         [("short", AreaMode::Short), ("long", AreaMode::Long), ("auto", AreaMode::Auto)]
     {
         let options = Options { area_mode: mode, ..options.clone() };
         let planned = Engine::plan(&engine.model, &options);
-        println!("    {name:<6}{}", planned.map_or_else(|e| e.to_string(), |m| of_mode(&m)));
+        writeln!(out, "    {name:<6}{}", planned.map_or_else(|e| e.to_string(), |m| of_mode(&m)))?;
     }
     if let Some(file) = &arguments.svg {
         let title = format!(
@@ -30,13 +31,13 @@ pub fn plan(arguments: &PlanArguments) -> Result<()> {
             mode_name(memory.area_mode)
         );
         std::fs::write(file, area.svg(&title)).map_err(|e| format!("{}: {e}", file.display()))?;
-        println!("\n  picture of the compute area: {}", file.display());
+        writeln!(out, "\n  picture of the compute area: {}", file.display())?;
     }
     Ok(())
 }
 
 /// The classes of memory with the numbers behind them.
-pub fn table(memory: &Memory) -> String {
+fn table(memory: &Memory) -> String {
     let rows = [
         ("weights", memory.weights_bytes, String::new()),
         (
@@ -73,10 +74,11 @@ pub fn table(memory: &Memory) -> String {
     let mut table = String::new();
     for (name, bytes, about) in rows {
         if name == "total" {
-            let _ = writeln!(table, "  {}", "\u{2500}".repeat(40));
+            table.push_str(&format!("  {}\n", "\u{2500}".repeat(40)));
         }
         let line = format!("  {name:<14}{:>12}{bytes:>16} B   {about}", size(bytes));
-        let _ = writeln!(table, "{}", line.trim_end());
+        table.push_str(line.trim_end());
+        table.push('\n');
     }
     table
 }

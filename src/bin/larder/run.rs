@@ -19,7 +19,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let mut engine = load(&arguments.engine.model, arguments.engine.options())?;
     submit(&engine, arguments, &prompt)?;
     let speed = stream(&mut engine)?;
-    println!();
+    writeln!(std::io::stdout())?;
     let memory = engine.memory();
     eprintln!(
         "\nprefill {:>6} tokens  {}\ndecode  {:>6} tokens  {}   {}",
