@@ -194,7 +194,8 @@ unsafe fn stops_from<'a, 'b>(
     let given = unsafe { input_slice(options.stops, n, "options.stops")? };
     for (index, (stop, place)) in given.iter().zip(room.iter_mut()).enumerate() {
         // SAFETY: handed on.
-        *place = unsafe { text(stop.data, stop.length, &format!("options.stops[{index}]"))? };
+        let stop = unsafe { text(stop.data, stop.length, "the text") };
+        *place = stop.map_err(|error| invalid(format!("options.stops[{index}]: {error}")))?;
     }
     Ok(&room[..n])
 }
