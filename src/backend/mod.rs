@@ -37,7 +37,10 @@ pub trait Backend: Sized + Send {
     /// Bytes of a weight matrix `[n_out, n_in]` in the weights block, as this backend packs it.
     fn linear_bytes(&self, dtype: DType, n_out: u32, n_in: u32) -> Result<u64>;
 
-    /// Takes the weights, the KV repo (zeroed) and the compute area. Once.
+    /// Host bytes that [`reserve`](Self::reserve) takes for its own tables, beside the blocks.
+    fn bookkeeping_bytes(&self, kv: &KvLayout) -> u64;
+
+    /// Starts what computes, and takes the weights, the KV repo (zeroed) and the compute area. Once.
     fn reserve(
         &mut self,
         startup: Startup,

@@ -35,6 +35,7 @@ pub(super) struct Blueprint<B> {
     numbers: Numbers,
     limits: serve::Limits,
     pub(super) memory: Memory,
+    pub(super) description: Box<str>,
 }
 
 /// What remains of a blueprint once weights are loaded and memory is taken.
@@ -69,19 +70,20 @@ impl<B: Backend> Blueprint<B> {
         let sizer = Sizer {
             options,
             numbers,
-            weights_bytes: model.weights_bytes,
-            area_bytes: area.total_bytes(),
-            token_bytes: kv.token_bytes(),
+            backend: &backend,
+            model: &model,
+            area: &area,
+            kv: &kv,
             load_bytes: checkpoint.tensor_list_bytes() + model.staging_bytes(STAGING_BYTES) as u64,
             text: text.as_deref(),
-            vocab_size: model.spec.vocab_size,
             choice,
         };
         let numbers = numbers.with_total(sizer.total_tokens()?);
         let memory = sizer.memory(&numbers);
         sizer.check_limit(&memory)?;
-        kv.total_tokens = u64::from(numbers.total_tokens);
+        let description = sizer.describe(&numbers).into_boxed_str();
         let limits = sizer.limits(&numbers);
+        kv.total_tokens = u64::from(numbers.total_tokens);
         Ok(Blueprint {
             checkpoint,
             backend,
@@ -93,6 +95,7 @@ impl<B: Backend> Blueprint<B> {
             numbers,
             limits,
             memory,
+            description,
         })
     }
 
@@ -126,50 +129,23 @@ impl<B: Backend> Blueprint<B> {
             mlp_tile_rows: self.choice.mlp_tile_rows,
         })
     }
-
-    /// A few lines for people.
-    pub(super) fn describe(&self) -> String {
-        let spec = &self.model.spec;
-        let windows: Vec<String> = spec
-            .layers
-            .iter()
-            .map(|layer| layer.attention.window.map_or("-".into(), |window| window.to_string()))
-            .collect();
-        format!(
-            "family {}, {} layers, hidden size {}, vocabulary {}, context {} tokens\n\
-             attention window by layer (- is none): {}\n\
-             {} token slots of {} bytes, at most {} tokens a sequence\n\
-             compute area {:?}: {}\n",
-            spec.family,
-            spec.layers.len(),
-            spec.hidden_size,
-            spec.vocab_size,
-            spec.context_length,
-            windows.join(" "),
-            self.numbers.total_tokens,
-            self.memory.token_slot_bytes,
-            self.numbers.max_sequence_tokens,
-            self.choice.mode,
-            self.choice.reason,
-        )
-    }
 }
 
 /// Bytes as a function of the number of token slots.
-struct Sizer<'a> {
+struct Sizer<'a, B> {
     options: &'a Options,
+    backend: &'a B,
+    model: &'a Model,
+    area: &'a area::Plan,
+    kv: &'a KvLayout,
     numbers: Numbers,
-    weights_bytes: u64,
-    area_bytes: u64,
-    token_bytes: u64,
     /// What create needs beside what stays: the list of tensors and the staging buffer.
     load_bytes: u64,
     text: Option<&'a Text>,
-    vocab_size: u32,
     choice: AreaChoice,
 }
 
-impl Sizer<'_> {
+impl<B: Backend> Sizer<'_, B> {
     /// The option; or what the memory limit leaves; or enough for all sequences.
     fn total_tokens(&self) -> Result<u64> {
         let limit = self.options.memory_limit_bytes;
@@ -197,21 +173,22 @@ impl Sizer<'_> {
 
     fn memory(&self, numbers: &Numbers) -> Memory {
         let total_tokens = u64::from(numbers.total_tokens);
-        let kv_repo_bytes = self.token_bytes * (total_tokens + 1);
+        let (weights_bytes, area_bytes) = (self.model.weights_bytes, self.area.total_bytes());
+        let kv_repo_bytes = self.kv.token_bytes() * (total_tokens + 1);
         let bookkeeping_bytes = self.bookkeeping_bytes(numbers);
-        let host_bytes = self.weights_bytes + kv_repo_bytes + self.area_bytes + bookkeeping_bytes;
+        let host_bytes = weights_bytes + kv_repo_bytes + area_bytes + bookkeeping_bytes;
         Memory {
             area_mode: self.choice.mode,
             area_reason: self.choice.reason,
-            weights_bytes: self.weights_bytes,
+            weights_bytes,
             kv_repo_bytes,
-            compute_area_bytes: self.area_bytes,
+            compute_area_bytes: area_bytes,
             bookkeeping_bytes,
             host_bytes,
             device_bytes: 0,
             load_peak_bytes: host_bytes + self.load_bytes,
             total_tokens,
-            token_slot_bytes: self.token_bytes,
+            token_slot_bytes: self.kv.token_bytes(),
             max_sequence_tokens: numbers.max_sequence_tokens,
             max_sequences: numbers.max_sequences,
             max_requests: numbers.max_requests,
@@ -223,7 +200,9 @@ impl Sizer<'_> {
     fn bookkeeping_bytes(&self, numbers: &Numbers) -> u64 {
         KvRepo::bookkeeping_bytes(numbers.total_tokens, numbers.max_sequences)
             + serve::bookkeeping_bytes(&self.limits(numbers))
-            + table_bytes(numbers)
+            + table_bytes::<B>(numbers, &self.model.decoder, self.area)
+            + self.backend.bookkeeping_bytes(self.kv)
+            + self.describe(numbers).len() as u64
             + self.text.map_or(0, Text::heap_bytes)
     }
 
@@ -234,11 +213,38 @@ impl Sizer<'_> {
             max_sequence_tokens: numbers.max_sequence_tokens,
             max_batch_rows: numbers.max_batch_rows,
             max_logits_rows: numbers.max_logits_rows,
-            vocab_size: self.vocab_size,
+            vocab_size: self.model.spec.vocab_size,
             total_tokens: numbers.total_tokens,
             max_token_bytes: self.text.map_or(0, serve::max_token_bytes),
             n_stop_tokens: self.text.map_or(0, |text| text.stop_tokens().len() as u32),
         }
+    }
+
+    /// A few lines for people.
+    fn describe(&self, numbers: &Numbers) -> String {
+        let spec = &self.model.spec;
+        let windows: Vec<String> = spec
+            .layers
+            .iter()
+            .map(|layer| layer.attention.window.map_or("-".into(), |window| window.to_string()))
+            .collect();
+        format!(
+            "family {}, {} layers, hidden size {}, vocabulary {}, context {} tokens\n\
+             attention window by layer (- is none): {}\n\
+             {} token slots of {} bytes, at most {} tokens a sequence\n\
+             compute area {:?}: {}\n",
+            spec.family,
+            spec.layers.len(),
+            spec.hidden_size,
+            spec.vocab_size,
+            spec.context_length,
+            windows.join(" "),
+            numbers.total_tokens,
+            self.kv.token_bytes(),
+            numbers.max_sequence_tokens,
+            self.choice.mode,
+            self.choice.reason,
+        )
     }
 
     fn check_limit(&self, memory: &Memory) -> Result<()> {

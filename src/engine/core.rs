@@ -7,7 +7,7 @@ use super::batch::HostBatch;
 use super::blueprint::Blueprint;
 use super::pool::{PooledGroup, normalize, pool};
 use super::{ForwardBatch, ForwardOutput, Numbers, Pooling};
-use crate::area::{Area, Region};
+use crate::area::{self, Area, Region};
 use crate::backend::Backend;
 use crate::backend::ops::{BatchView, SampleResult};
 use crate::error::{Error, Result};
@@ -39,11 +39,15 @@ struct Compute<B> {
     logits_tile: usize,
 }
 
-/// Heap bytes of the tables that [`Core::create`] reserves itself.
-pub(super) fn table_bytes(numbers: &Numbers) -> u64 {
-    HostBatch::bytes(numbers)
-        + u64::from(numbers.max_sequences) * size_of::<PooledGroup>() as u64
-        + u64::from(numbers.max_batch_rows) * size_of::<u32>() as u64
+/// Bytes of a core and of the tables that [`Core::create`] makes itself.
+pub(super) fn table_bytes<B>(numbers: &Numbers, decoder: &Decoder, area: &area::Plan) -> u64 {
+    let counted = size_of::<Core<B>>()
+        + numbers.max_sequences as usize * size_of::<PooledGroup>()
+        + numbers.max_batch_rows as usize * size_of::<u32>()
+        + size_of_val(&decoder.layers[..])
+        + size_of_val(&decoder.ropes[..])
+        + size_of_val(area.entries());
+    HostBatch::bytes(numbers) + counted as u64
 }
 
 impl<B: Backend> Core<B> {

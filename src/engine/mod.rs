@@ -79,7 +79,7 @@ pub struct ForwardOutput<'a> {
 pub struct Engine {
     core: AnyCore,
     memory: Memory,
-    description: String,
+    description: Box<str>,
     edge: Arc<Edge>,
     text: Option<Arc<Text>>,
 }
@@ -123,7 +123,7 @@ impl Engine {
     pub fn create(path: &Path, options: &Options) -> Result<Engine> {
         let blueprint = blueprint(path, options)?;
         let memory = blueprint.memory.clone();
-        let description = blueprint.describe();
+        let description = blueprint.description.clone();
         let text = blueprint.text.clone();
         let core = Core::create(blueprint, options)?;
         let edge = Arc::clone(core.edge());

@@ -153,6 +153,10 @@ impl NaiveBackend {
 }
 
 impl Backend for NaiveBackend {
+    fn bookkeeping_bytes(&self, _kv: &KvLayout) -> u64 {
+        0
+    }
+
     fn linear_bytes(&self, dtype: DType, n_out: u32, n_in: u32) -> Result<u64> {
         let row = dtype.row_bytes(u64::from(n_in));
         row.map(|row| row * u64::from(n_out)).ok_or_else(|| Error::Internal("row".into()))

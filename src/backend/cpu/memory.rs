@@ -3,7 +3,7 @@
 
 use crate::area::Region;
 use crate::backend::block::Block;
-use crate::backend::ops::{KvLayout, Linear, Vector};
+use crate::backend::ops::{Heads, KvLayout, Linear, Vector};
 use crate::backend::{BlockSizes, Startup};
 use crate::error::{Error, Result};
 use crate::ids::Layer;
@@ -53,6 +53,11 @@ impl Memory {
             layers,
             layout: layout.clone(),
         })
+    }
+
+    /// Heap bytes beside the blocks.
+    pub fn heap_bytes(layout: &KvLayout) -> u64 {
+        (layout.layers.len() * (size_of::<u64>() + size_of::<Heads>())) as u64
     }
 
     /// An f32 vector of the weights.

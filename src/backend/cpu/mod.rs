@@ -52,7 +52,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Starts the threads and chooses the kernels; takes no memory blocks.
+    /// Chooses the kernels; starts no thread and takes no memory before [`reserve`](Backend::reserve).
     pub fn new(options: &Options) -> Result<Cpu> {
         Self::with_kernels(options, Kernels::detect())
     }
@@ -61,7 +61,7 @@ impl Cpu {
     pub fn with_kernels(options: &Options, kernels: &'static Kernels) -> Result<Cpu> {
         Ok(Cpu {
             kernels,
-            pool: Pool::new(options.n_threads, options.hooks.executor.clone())?,
+            pool: Pool::idle(options.n_threads, options.hooks.executor.clone())?,
             exact_activations: options.exact_activations,
             memory: None,
         })
@@ -119,7 +119,11 @@ impl Backend for Cpu {
             return Err(Error::Internal("the backend's memory is taken once".into()));
         }
         self.memory = Some(Memory::take(startup, sizes, kv, hooks)?);
-        Ok(())
+        self.pool.start()
+    }
+
+    fn bookkeeping_bytes(&self, kv: &KvLayout) -> u64 {
+        Memory::heap_bytes(kv) + self.pool.heap_bytes()
     }
 
     fn write_linear(&mut self, linear: &Linear, first_row: u32, bytes: &[u8]) -> Result<()> {

@@ -66,8 +66,9 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Pool {
-    /// Starts `n_threads - 1` workers; 0 means one thread per physical core. With an `executor` none is started.
-    pub fn new(n_threads: u32, executor: Option<Arc<dyn Executor>>) -> Result<Pool> {
+    /// A pool of `n_threads` threads, the caller's included, of which none runs before [`start`](Self::start); 0 means
+    /// one per physical core.
+    pub fn idle(n_threads: u32, executor: Option<Arc<dyn Executor>>) -> Result<Pool> {
         if n_threads > MAX_THREADS {
             return Err(Error::InvalidArgument(format!(
                 "n_threads is {n_threads}; at most {MAX_THREADS} are possible"
@@ -85,20 +86,34 @@ impl Pool {
             lock: Mutex::new(()),
             changed: Condvar::new(),
         });
-        let mut pool = Pool {
+        Ok(Pool {
             n_threads,
             shared,
             workers: Vec::new(),
             executor,
             running: AtomicBool::new(false),
-        };
-        if pool.executor.is_none() {
-            let _masked = SignalMask::block_all();
-            for thread in 1..n_threads {
-                pool.workers.push(spawn(thread, pool.shared.clone())?);
-            }
+        })
+    }
+
+    /// Starts the workers: one less than there are threads, or none where the host's executor lends its own.
+    pub fn start(&mut self) -> Result<()> {
+        if self.executor.is_some() {
+            return Ok(());
         }
-        Ok(pool)
+        let _masked = SignalMask::block_all();
+        self.workers.reserve_exact(self.n_threads - 1);
+        for thread in self.workers.len() + 1..self.n_threads {
+            self.workers.push(spawn(thread, self.shared.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Heap bytes of the pool and of its workers' handles. The threads' stacks and what the standard library keeps
+    /// for each thread are not counted.
+    pub fn heap_bytes(&self) -> u64 {
+        let n_workers = if self.executor.is_some() { 0 } else { self.n_threads - 1 };
+        let shared = 2 * size_of::<usize>() + size_of::<Shared>();
+        (shared + n_workers * size_of::<JoinHandle<()>>()) as u64
     }
 
     /// Threads that take part, the caller's included.

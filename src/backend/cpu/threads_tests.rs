@@ -1,6 +1,12 @@
 use super::*;
 use std::sync::atomic::AtomicUsize;
 
+fn started(n_threads: u32, executor: Option<Arc<dyn Executor>>) -> Result<Pool> {
+    let mut pool = Pool::idle(n_threads, executor)?;
+    pool.start()?;
+    Ok(pool)
+}
+
 fn sum_of_run(pool: &Pool, n_tasks: usize) -> (usize, usize) {
     let (calls, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
     pool.run(n_tasks, &|task, thread| {
@@ -15,7 +21,7 @@ fn sum_of_run(pool: &Pool, n_tasks: usize) -> (usize, usize) {
 #[test]
 fn every_task_runs_once() {
     for n_threads in [1, 2, 3, 5] {
-        let pool = Pool::new(n_threads, None).unwrap();
+        let pool = started(n_threads, None).unwrap();
         assert_eq!(pool.n_threads(), n_threads as usize);
         for n in [0, 1, 2, 3, 4, 5, 6, 7, 100] {
             assert_eq!(sum_of_run(&pool, n), (n, n * (n + 1) / 2));
@@ -25,7 +31,7 @@ fn every_task_runs_once() {
 
 #[test]
 fn parts_are_contiguous_and_in_order_of_threads() {
-    let pool = Pool::new(3, None).unwrap();
+    let pool = started(3, None).unwrap();
     let of: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(99)).collect();
     pool.run(10, &|task, thread| of[task].store(thread, SeqCst)).unwrap();
     let of: Vec<usize> = of.iter().map(|thread| thread.load(SeqCst)).collect();
@@ -36,7 +42,7 @@ fn parts_are_contiguous_and_in_order_of_threads() {
 
 #[test]
 fn many_runs_do_not_lose_a_wake_up() {
-    let pool = Pool::new(3, None).unwrap();
+    let pool = started(3, None).unwrap();
     let total = AtomicUsize::new(0);
     for i in 0..10_000 {
         pool.run(3, &|_, _| {
@@ -52,7 +58,7 @@ fn many_runs_do_not_lose_a_wake_up() {
 
 #[test]
 fn a_panic_becomes_an_error_on_any_thread_and_the_pool_goes_on() {
-    let pool = Pool::new(3, None).unwrap();
+    let pool = started(3, None).unwrap();
     for bad in 0..3 {
         let others = AtomicUsize::new(0);
         let error = pool
@@ -72,7 +78,7 @@ fn a_panic_becomes_an_error_on_any_thread_and_the_pool_goes_on() {
 
 #[test]
 fn runs_do_not_nest() {
-    let pool = Pool::new(2, None).unwrap();
+    let pool = started(2, None).unwrap();
     let refused = AtomicUsize::new(0);
     pool.run(2, &|_, _| {
         refused.fetch_add(usize::from(pool.run(2, &|_, _| {}).is_err()), SeqCst);
@@ -85,7 +91,7 @@ fn runs_do_not_nest() {
 #[test]
 fn dropping_sleeping_and_spinning_workers_joins_them() {
     for wait in [Duration::ZERO, 3 * SPIN, Duration::from_millis(5)] {
-        let pool = Pool::new(4, None).unwrap();
+        let pool = started(4, None).unwrap();
         assert_eq!(sum_of_run(&pool, 4), (4, 10));
         std::thread::sleep(wait);
         let shared = Arc::downgrade(&pool.shared);
@@ -105,7 +111,7 @@ fn workers_block_signals_and_the_caller_is_as_before() {
         }
     };
     let before = blocked();
-    let pool = Pool::new(2, None).unwrap();
+    let pool = started(2, None).unwrap();
     assert_eq!(blocked(), before);
     let seen = [AtomicBool::new(before), AtomicBool::new(false)];
     pool.run(2, &|task, _| seen[task].store(blocked(), SeqCst)).unwrap();
@@ -131,7 +137,7 @@ impl Executor for Host {
 #[test]
 fn the_hosts_executor_runs_the_parts() {
     let host = Arc::new(Host { calls: AtomicUsize::new(0), left_out: 0 });
-    let pool = Pool::new(3, Some(host.clone())).unwrap();
+    let pool = started(3, Some(host.clone())).unwrap();
     assert!(pool.workers.is_empty());
     assert_eq!(sum_of_run(&pool, 10), (10, 55));
     let error = pool.run(3, &|task, _| assert!(task != 1, "bad")).unwrap_err();
@@ -143,13 +149,13 @@ fn the_hosts_executor_runs_the_parts() {
 #[test]
 fn an_executor_that_leaves_tasks_out_is_reported() {
     let host = Arc::new(Host { calls: AtomicUsize::new(0), left_out: 1 });
-    let pool = Pool::new(3, Some(host)).unwrap();
+    let pool = started(3, Some(host)).unwrap();
     let error = pool.run(3, &|_, _| {}).unwrap_err();
     assert!(matches!(error, Error::Device(text) if text.contains("1 of 3")));
 }
 
 #[test]
 fn thread_counts_are_checked() {
-    assert!(matches!(Pool::new(MAX_THREADS + 1, None), Err(Error::InvalidArgument(_))));
-    assert!(Pool::new(0, None).unwrap().n_threads() >= 1);
+    assert!(matches!(started(MAX_THREADS + 1, None), Err(Error::InvalidArgument(_))));
+    assert!(started(0, None).unwrap().n_threads() >= 1);
 }
