@@ -14,9 +14,9 @@ cd "$folder"
 read -ra flags < <(pkg-config --cflags --libs larder)
 cc -std=c11 "$example" -o by_pkg_config "${flags[@]}" -Wl,-rpath,"$prefix/lib"
 
-cflags=$(pkg-config --cflags larder)
+read -ra includes < <(pkg-config --cflags larder)
 read -ra others < <(pkg-config --static --libs-only-l larder | sed 's/-llarder//')
-cc -std=c11 "$cflags" "$example" -o by_pkg_config_static "$prefix/lib/liblarder.a" "${others[@]}"
+cc -std=c11 "${includes[@]}" "$example" -o by_pkg_config_static "$prefix/lib/liblarder.a" "${others[@]}"
 
 cmake -S "$source/tests/c/install" -B cmake -DCMAKE_PREFIX_PATH="$prefix" -DEXAMPLE="$example" > /dev/null
 cmake --build cmake > /dev/null
