@@ -89,7 +89,7 @@ impl DType {
     /// Bytes of a row of `n` elements, or `None` when `n` is no whole number of blocks or it overflows.
     pub fn row_bytes(self, n: u64) -> Option<u64> {
         let block_len = self.block_len() as u64;
-        (n % block_len == 0).then_some(())?;
+        n.is_multiple_of(block_len).then_some(())?;
         (n / block_len).checked_mul(self.block_bytes() as u64)
     }
 }

@@ -107,12 +107,17 @@ pub trait Executor: Send + Sync {
     fn parallel_for(&self, n_tasks: u32, task: &(dyn Fn(u32) + Sync));
 }
 
+/// Takes one line of the log.
+pub type Log = dyn Fn(LogLevel, &str) + Send + Sync;
+
+/// Called with (done, total) bytes while weights are read; `false` stops the load.
+pub type Progress = dyn Fn(u64, u64) -> bool + Send + Sync;
+
 /// What the host lends; every part is optional.
 #[derive(Clone, Default)]
 pub struct Hooks {
-    pub log: Option<std::sync::Arc<dyn Fn(LogLevel, &str) + Send + Sync>>,
-    /// Called with (done, total) bytes while weights are read; `false` stops the load.
-    pub progress: Option<std::sync::Arc<dyn Fn(u64, u64) -> bool + Send + Sync>>,
+    pub log: Option<std::sync::Arc<Log>>,
+    pub progress: Option<std::sync::Arc<Progress>>,
     pub allocator: Option<std::sync::Arc<dyn BlockAllocator>>,
     pub executor: Option<std::sync::Arc<dyn Executor>>,
 }

@@ -84,6 +84,10 @@ pub trait Backend: Sized + Send {
 
     /// `x`, norm, projections, bias, q/k norm, RoPE → `q [rows, n_heads, head_dim]`; K and V go straight to the
     /// KV repo at each row's slot. `rope_table` is what [`rope_table`](Self::rope_table) made.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "all of them are what the operation reads or writes"
+    )]
     fn qkv(
         &mut self,
         area: &mut Area,
