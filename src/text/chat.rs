@@ -49,6 +49,16 @@ impl ChatTemplate {
         });
         environment.add_filter("string", |value: &Value| python::text(value));
         environment.add_filter("tojson", to_json);
+        environment.add_filter("trim", |value: &Value, characters: Option<&str>| {
+            let text = python::text(value);
+            match characters {
+                Some(characters) => text.trim_matches(|c| characters.contains(c)).to_string(),
+                None => text.trim().to_string(),
+            }
+        });
+        environment.add_test("iterable", |value: &Value| {
+            !value.is_none() && (value.is_undefined() || value.try_iter().is_ok())
+        });
         environment.add_test("sequence", |value: &Value| {
             matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
         });
