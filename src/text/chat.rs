@@ -5,14 +5,14 @@
 //! marks text for training, is ignored. A render is bounded in instructions and in output.
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error as JinjaError, ErrorKind, State};
+use minijinja_contrib::pycompat;
 
-use super::{clock, python};
+use super::{clock, dialect, python};
 use crate::error::{Error, Result};
 
 const NAME: &str = "chat";
@@ -38,8 +38,14 @@ impl ChatTemplate {
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(|state, value, method, arguments| {
+            if method == dialect::REVERSED
+                && let Some(reversed) = dialect::reversed(value)
+            {
+                return Ok(reversed);
+            }
+            pycompat::unknown_method_callback(state, value, method, arguments)
+        });
         environment.set_formatter(|out, _, value| {
             match value.as_str() {
                 Some(text) => out.write_str(text)?,
@@ -68,7 +74,7 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |format: &str| {
             clock::format_now(format).map_err(|m| JinjaError::new(ErrorKind::InvalidOperation, m))
         });
-        let source = without_generation_tags(source).into_owned();
+        let source = dialect::translate(source);
         environment
             .add_template_owned(NAME, source)
             .map_err(|error| Error::BadModel(describe(&error)))?;
@@ -88,7 +94,12 @@ impl ChatTemplate {
             .get_template(NAME)
             .map_err(|error| Error::Internal(describe(&error)))?;
         let mut out = Bounded { bytes: Vec::new(), max_bytes: self.max_bytes, is_full: false };
-        if let Err(error) = template.render_captured_to(context, &mut out) {
+        // The interpreter is not ours: should it panic over some message, that message alone fails.
+        let render = || template.render_captured_to(context, &mut out).map(|_| ());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(render));
+        let result = result
+            .map_err(|_| Error::Internal("chat template: the interpreter panicked".to_string()))?;
+        if let Err(error) = result {
             if out.is_full {
                 return Err(Error::LimitReached(format!(
                     "the rendered chat is longer than {} bytes",
@@ -134,33 +145,6 @@ fn to_json(_: &State, value: &Value, kwargs: Kwargs) -> std::result::Result<Stri
     };
     kwargs.assert_all_used()?;
     json.dump(value)
-}
-
-/// Turns `{% generation %}` blocks into `{% if true %}`, which keeps their white-space control.
-fn without_generation_tags(source: &str) -> Cow<'_, str> {
-    if !source.contains("generation") {
-        return Cow::Borrowed(source);
-    }
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        out.push_str(&rest[..at + 2]);
-        rest = &rest[at + 2..];
-        let Some(end) = rest.find("%}") else { break };
-        let trim: &[char] = &['-', '+'];
-        let tag = &rest[..end];
-        let replacement = match tag.trim_matches(trim).trim() {
-            "generation" => "if true",
-            "endgeneration" => "endif",
-            _ => continue,
-        };
-        out.push_str(if tag.starts_with(trim) { &tag[..1] } else { "" });
-        let _ = write!(out, " {replacement} ");
-        out.push_str(if tag.ends_with(trim) { &tag[tag.len() - 1..] } else { "" });
-        rest = &rest[end..];
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
 }
 
 /// Refuses output beyond a limit.

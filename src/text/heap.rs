@@ -26,18 +26,37 @@ pub(super) fn ranked(token_lengths: impl Iterator<Item = usize>, n_merges: usize
     2 * (table(n, 32) + text) + table(n_merges, 16)
 }
 
-/// Two added vocabularies: the tokens in four tables, and a search automaton over their texts.
+/// Two added vocabularies: each holds the tokens in four tables; they share one search automaton over the texts.
 pub(super) fn added(tokens: &[(u32, AddedToken)]) -> u64 {
     let n = tokens.len();
     let text: u64 = tokens.iter().map(|(_, token)| token.content.len() as u64).sum();
     let special = tokens.iter().filter(|(_, token)| token.special).count();
     let tables = table(n, 32) + table(n, 40) + table(special, 24) + 32 * n as u64;
-    // A state per byte of text: some 24 bytes sparse, more in the dense automaton of few patterns.
-    let automaton = text * if n > 100 { 24 } else { 160 } + 4096;
-    2 * (tables + 4 * text + automaton)
+    2 * (tables + 4 * text) + automaton(tokens)
+}
+
+/// A state per distinct prefix: up to 100 texts with a transition per class of bytes, else with the few that exist.
+fn automaton(tokens: &[(u32, AddedToken)]) -> u64 {
+    let mut texts: Vec<&[u8]> = tokens.iter().map(|(_, token)| token.content.as_bytes()).collect();
+    texts.sort_unstable();
+    let mut n_states = 3;
+    let mut last: &[u8] = &[];
+    for text in &texts {
+        let shared = text.iter().zip(last).take_while(|(a, b)| a == b).count();
+        n_states += (text.len() - shared) as u64;
+        last = text;
+    }
+    if texts.len() > 100 {
+        return 42 * n_states;
+    }
+    // Each byte that occurs is a class, and so is each gap between two of them.
+    let mut occurs = [false; 258];
+    texts.concat().into_iter().for_each(|byte| occurs[usize::from(byte) + 1] = true);
+    let n_classes = 1 + occurs.windows(2).filter(|pair| pair[0] || pair[1]).count() as u64;
+    n_states * 4 * n_classes.next_power_of_two()
 }
 
 /// A compiled template: source, syntax and instructions, and the environment's filters and tests.
 pub(super) fn template(source: Option<&str>) -> u64 {
-    source.map_or(0, |source| 24 * 1024 + 14 * source.len() as u64)
+    source.map_or(0, |source| 20_000 + source.len() as u64 * 9 / 2)
 }

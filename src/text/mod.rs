@@ -10,6 +10,7 @@
 
 mod chat;
 mod clock;
+mod dialect;
 mod encoder;
 mod guard;
 mod heap;
@@ -77,7 +78,7 @@ impl Text {
         };
         let max_text_bytes = match source.max_text_bytes {
             0 => MAX_TEXT_BYTES,
-            bytes => bytes,
+            bytes => bytes.min(MAX_TEXT_BYTES),
         };
         let template = source.chat_template.as_deref();
         let heap_bytes = parts.merger_bytes

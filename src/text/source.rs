@@ -1,7 +1,8 @@
 //! What a tokenizer and a chat template are made from; whoever reads the model's files fills these in.
 #![forbid(unsafe_code)]
 
-/// Longest text that is tokenised or rendered when the source does not say otherwise: 8 MiB.
+/// Longest text that is tokenised or rendered: 8 MiB. A source may set less, not more: the regular expressions that cut
+/// text into words give up on longer runs of one character.
 pub const MAX_TEXT_BYTES: usize = 8 << 20;
 
 /// The two forms in which model files carry a tokenizer.
@@ -54,6 +55,6 @@ pub struct TextSource<'a> {
     pub template_variables: Vec<(String, String)>,
     /// Number of tokens that the model knows: ids are below it.
     pub vocab_size: u32,
-    /// Longer texts are refused. 0: [`MAX_TEXT_BYTES`].
+    /// Longer texts are refused. 0: [`MAX_TEXT_BYTES`], which also is the most.
     pub max_text_bytes: usize,
 }

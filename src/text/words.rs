@@ -152,7 +152,8 @@ const TABLE: &[Words] = &[
             r"[\r\n]",
             DEEPSEEK_LETTERS,
             r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-            r"\s+$",
+            // As `\s+$`, which would take quadratic time on a run of spaces in mid-text.
+            r"(?<!\s)\s++$",
             CJK,
             r"\p{N}+",
         ],
