@@ -12,7 +12,7 @@ mod core;
 mod memory;
 mod numbers;
 mod pool;
-mod text_source;
+pub mod text_source;
 mod trace;
 
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Turns what minijinja does not have into what it has, inside the tags of a template only.
 //!
-//! * `{% generation %}` blocks, which mark text for training, become `{% if true %}` and keep their white-space control.
+//! * `{% generation %}` blocks, which mark text for training, become `{% if true %}`, white-space control and all.
 //! * `x[::-1]` becomes `x.__reversed__()`, a method that [`reversed`] gives: minijinja's own panics on empty strings.
 #![forbid(unsafe_code)]
 
