@@ -203,3 +203,14 @@ fn broken_tokenizer_json_is_an_error_that_names_the_place() {
         assert!(build(&whole[..n]).is_err());
     }
 }
+
+#[test]
+fn an_expression_that_backtracks_for_ever_fails_its_text_only() {
+    let mut file = json("byte_level.json");
+    file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "((a|a)+)+b".into();
+    let file = file.to_string();
+    let text = Text::new(&source(TokenizerSource::Json(file.as_bytes()), 2000)).unwrap();
+    let error = text.tokenize(&"a".repeat(64), PLAIN).unwrap_err().to_string();
+    assert!(error.contains("gave up"), "{error}");
+    assert_eq!(ids(&text, "The end", PLAIN).len(), ids(&text, "The end", PARSED).len());
+}

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordlevel::WordLevel;
@@ -79,6 +80,14 @@ impl Encoder {
 
     /// The ids of `text`.
     pub fn encode(&self, text: &str, control: ControlText) -> Result<Vec<u32>> {
+        // A regular expression of a tokenizer.json that backtracks too often panics: that text alone fails.
+        let encode = || self.encode_unguarded(text, control);
+        catch_unwind(AssertUnwindSafe(encode)).unwrap_or_else(|_| {
+            Err(Error::InvalidArgument("tokenize: the tokenizer gave up on this text".into()))
+        })
+    }
+
+    fn encode_unguarded(&self, text: &str, control: ControlText) -> Result<Vec<u32>> {
         let added = if control == ControlText::Plain { &self.plain } else { &self.parsed };
         let normalizer = Normal {
             removes_markers: control == ControlText::Guarded,
