@@ -236,7 +236,8 @@ pub(super) unsafe fn struct_size<T: Versioned>(pointer: *const T, name: &str) ->
     Ok(size)
 }
 
-/// Sets every field of a host's struct to its default, and struct_size.
+/// Sets every field of a host's struct to its default, and struct_size. It writes the whole struct as this version
+/// knows it: when a struct grows, its init function must get a new symbol, or it would write behind an older one.
 ///
 /// # Safety
 /// A pointer that is neither NULL nor misaligned is valid for writes of a T.
