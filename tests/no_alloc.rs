@@ -99,7 +99,6 @@ fn step_rounds(engine: &mut Engine) {
     let input = RequestInput {
         prompt: Prompt::Tokens(&prompt),
         max_new_tokens: 9,
-        stops: &["never"],
         ..RequestInput::default()
     };
     let mut events = vec![Event::default(); 16];

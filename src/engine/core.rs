@@ -45,9 +45,8 @@ pub(super) fn table_bytes<B>(numbers: &Numbers, decoder: &Decoder, area: &area::
         + numbers.max_sequences as usize * size_of::<PooledGroup>()
         + numbers.max_batch_rows as usize * size_of::<u32>()
         + size_of_val(&decoder.layers[..])
-        + size_of_val(&decoder.ropes[..])
-        + size_of_val(area.entries());
-    HostBatch::bytes(numbers) + counted as u64
+        + size_of_val(&decoder.ropes[..]);
+    HostBatch::bytes(numbers) + area.bookkeeping_bytes() + counted as u64
 }
 
 impl<B: Backend> Core<B> {
