@@ -102,9 +102,12 @@ impl Pool {
         }
         let _masked = SignalMask::block_all();
         self.workers.reserve_exact(self.n_threads - 1);
-        for thread in self.workers.len() + 1..self.n_threads {
+        self.shared.unfinished.store(self.n_threads as u32 - 1, SeqCst);
+        for thread in 1..self.n_threads {
             self.workers.push(spawn(thread, self.shared.clone())?);
         }
+        // A thread's own begin allocates: it belongs to the start, not to the first run.
+        self.shared.wait_until(|| self.shared.unfinished.load(SeqCst) == 0);
         Ok(())
     }
 
@@ -219,6 +222,7 @@ impl Shared {
 
     fn work(&self, thread: usize) {
         let mut seen = 0;
+        self.finish();
         loop {
             self.wait_until(|| self.generation.load(SeqCst) != seen);
             // The caller starts no run before this one is finished, so nothing is skipped.
@@ -231,9 +235,14 @@ impl Shared {
                 // SAFETY: the closure outlives the run, which lasts until `unfinished` is 0.
                 self.part(job.n_tasks, unsafe { &*job.task }, thread);
             }
-            if self.unfinished.fetch_sub(1, SeqCst) == 1 {
-                self.wake();
-            }
+            self.finish();
+        }
+    }
+
+    /// One worker less to wait for.
+    fn finish(&self) {
+        if self.unfinished.fetch_sub(1, SeqCst) == 1 {
+            self.wake();
         }
     }
 
