@@ -9,7 +9,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CC ?= cc
 CARGO ?= cargo
-MODEL ?= models/SmolLM2-135M-Instruct.Q4_1.gguf
+DEMO_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
+MODEL ?= $(DEMO_MODEL)
 QUESTION ?= What is the capital of France, and what is it known for?
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -17,10 +18,10 @@ RELEASE := target/release
 PANIC := build/test-panic
 lib = $(DESTDIR)$(PREFIX)/lib
 
-.PHONY: demo test library library-test-panic ctest model install header lint clean
+.PHONY: demo test library library-test-panic ctest install header lint clean
 
 demo: library
-	@test -f $(MODEL) || scripts/fetch_model.sh
+	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
 	@mkdir -p build
 	$(CC) -std=c11 -O2 -Iinclude examples/c/generate.c -o build/generate \
 	    -L$(RELEASE) -llarder -Wl,-rpath,$(abspath $(RELEASE))
@@ -49,9 +50,6 @@ ctest: library library-test-panic
 	@cmake -S . -B build/ctest -DCMAKE_BUILD_TYPE=Debug > /dev/null
 	@cmake --build build/ctest --parallel 2 > build/ctest.log || { cat build/ctest.log; exit 1; }
 	ctest --test-dir build/ctest --output-on-failure
-
-model:
-	@scripts/fetch_model.sh
 
 install: library
 	install -d $(lib)/pkgconfig $(lib)/cmake/larder $(DESTDIR)$(PREFIX)/include
