@@ -181,6 +181,15 @@ impl<B: Backend> Core<B> {
             }
             _ => {}
         }
+        let embeddings = batch.embeddings.unwrap_or(&[]);
+        if let Some(place) = embeddings.iter().position(|value| !value.is_finite()) {
+            let (row, column) =
+                (place / self.hidden_size() as usize, place % self.hidden_size() as usize);
+            return invalid(format!(
+                "batch.embeddings[{row}][{column}] is {}, expected a finite number",
+                embeddings[place]
+            ));
+        }
         let vocab_size = self.compute.decoder.embedding.table.n_out;
         let tokens = batch.tokens.unwrap_or(&[]);
         if let Some(row) = tokens.iter().position(|token| token.0 >= vocab_size) {
