@@ -22,7 +22,7 @@ use crate::area;
 use crate::backend::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::ids::{SequenceHandle, TokenId};
-use crate::options::{Device, Options};
+use crate::options::{AreaMode, Device, Options};
 use crate::serve::{Edge, Event};
 use crate::text::Text;
 use blueprint::Blueprint;
@@ -241,13 +241,20 @@ impl Engine {
     }
 }
 
-/// The blueprint for the device that the options ask for.
+/// The blueprint for the device that the options ask for. Where `auto` wants a wider area than the memory limit
+/// allows, it is the smallest one.
 fn blueprint(path: &Path, options: &Options) -> Result<Blueprint<Cpu>> {
-    match options.device {
-        Device::Cpu => Blueprint::draw(path, options, Cpu::new(options)?),
-        Device::Cuda { index } => Err(Error::Unsupported(format!(
+    if let Device::Cuda { index } = options.device {
+        return Err(Error::Unsupported(format!(
             "options.device asks for CUDA device {index}, but this larder was built for the CPU only"
-        ))),
+        )));
+    }
+    match Blueprint::draw(path, options, Cpu::new(options)?) {
+        Err(Error::OutOfMemory(_)) if options.area_mode == AreaMode::Auto => {
+            let options = Options { area_mode: AreaMode::Short, ..options.clone() };
+            Blueprint::draw(path, &options, Cpu::new(&options)?)
+        }
+        blueprint => blueprint,
     }
 }
 
