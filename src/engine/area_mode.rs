@@ -40,7 +40,7 @@ pub(super) fn choose(options: &Options, intermediate_size: u32) -> AreaChoice {
     };
     let wide_bytes = u64::from(long_rows) * u64::from(intermediate_size) * size_of::<f32>() as u64;
     match options.area_mode {
-        AreaMode::Short => short("the smallest: asked for, or all that the memory limit allows"),
+        AreaMode::Short => short("asked for, or all that the memory limit allows"),
         AreaMode::Long => long("asked for"),
         AreaMode::Auto if options.memory_limit_bytes / LIMIT_SHARE >= wide_bytes => {
             long("auto: the wide MLP is a small part of the memory limit")
