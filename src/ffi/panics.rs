@@ -32,18 +32,19 @@ pub(super) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
     replace_hook();
     SEEN.set(false);
     DEPTH.set(DEPTH.get() + 1);
-    let outcome = catch_unwind(AssertUnwindSafe(call));
+    let outcome = catch_unwind(AssertUnwindSafe(call)).map_err(report).ok();
     DEPTH.set(DEPTH.get() - 1);
-    match outcome {
-        Ok(value) => Some(value),
-        Err(payload) => {
-            if !SEEN.replace(false) {
-                last_error::set(format_args!("a defect in larder: {}", text_of(&*payload)));
-            }
-            // Dropping a payload may panic in its turn; a leak of a few bytes may not.
-            std::mem::forget(payload);
-            None
-        }
+    outcome
+}
+
+/// Keeps a panic's words, if the hook has not, and drops it.
+fn report(payload: Box<dyn Any + Send>) {
+    if !SEEN.replace(false) {
+        last_error::set(format_args!("a defect in larder: {}", text_of(&*payload)));
+    }
+    // A payload may panic in its turn when it is dropped; what that leaves is leaked rather than dropped again.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
     }
 }
 
