@@ -6,7 +6,7 @@ header=$(dirname "$0")/../../include/larder.h
 
 exported=$(nm -D --defined-only "$library" | awk '{print $NF}' | sort -u)
 declared=$(grep -oE '^[a-z].*\blarder_[a-z_]+\(' "$header" | grep -oE 'larder_[a-z_]+\(' | tr -d '(' | sort -u)
-diff <(echo "$declared") <(echo "$exported") && echo "$(echo "$exported" | wc -l) functions"
+diff <(echo "$declared") <(echo "$exported")
 
 headers=$(objdump -p "$library")
 grep -qE 'SONAME +liblarder\.so\.0$' <<< "$headers"
