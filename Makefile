@@ -1,5 +1,6 @@
 # make demo      an answer from a small model, with the plan first and the speed last
 # make test      everything: cargo's tests, then ctest
+# make test-avx512   the kernels' tests on an emulated processor with AVX-512 (Debian; many minutes)
 # make install   library, header, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
 # make header    include/larder.h from src/ffi
@@ -19,7 +20,7 @@ RELEASE := target/release
 PANIC := build/test-panic
 lib = $(DESTDIR)$(PREFIX)/lib
 
-.PHONY: demo test library library-test-panic ctest asan install header lint clean
+.PHONY: demo test test-avx512 library library-test-panic ctest asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -34,6 +35,9 @@ test:
 	@scripts/fetch_model.sh || echo "Tests that need the demo model are skipped."
 	$(CARGO) test
 	$(MAKE) --no-print-directory ctest
+
+test-avx512:
+	scripts/test_avx512.sh
 
 # The shared library asks to be found under its interface's name.
 library:
