@@ -9,7 +9,7 @@ const TYPES: [(KvType, KvType); 4] = [
     (KvType::BF16, KvType::BF16),
     (KvType::F32, KvType::F32),
     (KvType::F16, KvType::BF16),
-    (KvType::BF16, KvType::F32),
+    (KvType::BF16, KvType::F16),
 ];
 
 fn heads(n_heads: u32, n_kv_heads: u32, head_dim: u32) -> Heads {
