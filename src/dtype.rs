@@ -100,6 +100,10 @@ pub enum KvType {
     F32,
     F16,
     BF16,
+    /// 8-bit integers with an f32 scale per token and head.
+    Int8,
+    /// e4m3 with an f32 scale per token and head.
+    Fp8,
 }
 
 impl KvType {
@@ -108,6 +112,15 @@ impl KvType {
         match self {
             KvType::F32 => 4,
             KvType::F16 | KvType::BF16 => 2,
+            KvType::Int8 | KvType::Fp8 => 1,
+        }
+    }
+
+    /// Bytes of the scale of one token and head.
+    pub const fn scale_bytes(self) -> usize {
+        match self {
+            KvType::F32 | KvType::F16 | KvType::BF16 => 0,
+            KvType::Int8 | KvType::Fp8 => 4,
         }
     }
 }

@@ -48,7 +48,31 @@ pub struct Options {
     pub area_mode: AreaMode,
     /// Quantised weights meet f32 activations instead of 8-bit ones: slower, closer to the reference.
     pub exact_activations: bool,
+    pub cuda: CudaOptions,
     pub hooks: Hooks,
+}
+
+/// What a host may lend or ask of a CUDA device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CudaOptions {
+    /// A `CUcontext` of the host; 0: the device's primary context.
+    pub context: usize,
+    /// A `CUstream` of the host; 0: a stream of our own.
+    pub stream: usize,
+    /// How plain (F32, F16, BF16) weight matrices are stored on the device.
+    pub weights: CudaWeights,
+}
+
+/// How a CUDA device stores weight matrices that the file has as plain floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CudaWeights {
+    /// As in the file.
+    #[default]
+    AsInFile,
+    /// e4m3 with a scale per output row.
+    Fp8,
+    /// 8-bit integers with a scale per output row.
+    Int8,
 }
 
 impl Default for Options {
@@ -67,6 +91,7 @@ impl Default for Options {
             v_type: KvType::BF16,
             area_mode: AreaMode::Auto,
             exact_activations: false,
+            cuda: CudaOptions::default(),
             hooks: Hooks::default(),
         }
     }

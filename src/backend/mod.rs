@@ -3,6 +3,8 @@
 
 pub mod block;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod ops;
 
 use crate::area::{Area, Region};
@@ -15,12 +17,36 @@ use ops::{
     SampleRow, Vector,
 };
 
-/// Sizes of the three device blocks.
+/// Sizes of the blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockSizes {
     pub weights_bytes: u64,
     pub kv_repo_bytes: u64,
+    /// The area's plan, and behind it the backend's tables.
     pub compute_area_bytes: u64,
+    /// Of these, the tables'.
+    pub tables_bytes: u64,
+    /// Host memory through which a device is fed and read.
+    pub pinned_bytes: u64,
+}
+
+/// The most of everything that a pass may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PassLimits {
+    pub n_rows: u32,
+    pub n_sequences: u32,
+    pub n_logits_rows: u32,
+    pub sequence_tokens: u32,
+    pub total_tokens: u32,
+    pub hidden_size: u32,
+    pub vocab_size: u32,
+}
+
+/// Rows that the host may look at after a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    Logits,
+    Hidden,
 }
 
 /// The right to take device memory. `engine::create` makes one; [`Backend::reserve`] consumes it, so nothing
@@ -37,14 +63,35 @@ pub trait Backend: Sized + Send {
     /// Bytes of a weight matrix `[n_out, n_in]` in the weights block, as this backend packs it.
     fn linear_bytes(&self, dtype: DType, n_out: u32, n_in: u32) -> Result<u64>;
 
+    /// Of every offset in the compute area.
+    fn alignment(&self) -> u64;
+
+    /// Whether weights, KV repo and compute area lie outside of the host's memory.
+    fn is_device(&self) -> bool;
+
+    /// Told before the first pass is traced: the most of everything, and each layer's attention. `total_tokens` may
+    /// be lower in the end.
+    ///
+    /// # Errors
+    /// `Unsupported` for sizes or K/V types that the backend has no kernel for.
+    fn prepare(&mut self, limits: &PassLimits, kv: &KvLayout, attention: &[AttendOp])
+    -> Result<()>;
+
+    /// Bytes of tables behind the area's plan.
+    fn tables_bytes(&self, limits: &PassLimits) -> u64;
+
+    /// Bytes of pinned host memory.
+    fn pinned_bytes(&self, limits: &PassLimits) -> u64;
+
     /// Host bytes that [`reserve`](Self::reserve) takes for its own tables, beside the blocks.
-    fn bookkeeping_bytes(&self, kv: &KvLayout) -> u64;
+    fn bookkeeping_bytes(&self, limits: &PassLimits, kv: &KvLayout) -> u64;
 
     /// Starts what computes, and takes the weights, the KV repo (zeroed) and the compute area. Once.
     fn reserve(
         &mut self,
         startup: Startup,
         sizes: BlockSizes,
+        limits: &PassLimits,
         kv: &KvLayout,
         hooks: &Hooks,
     ) -> Result<()>;
@@ -58,11 +105,34 @@ pub trait Backend: Sized + Send {
     /// Overwrites a dead region with NaN bytes; debug builds call it.
     fn poison(&mut self, region: &Region);
 
-    /// Waits for the device and lends a region to the host: rows of logits or hidden states.
-    fn read(&self, region: &Region) -> Result<&[f32]>;
+    /// Numbers of rows for which [`begin_capture`](Self::begin_capture) is to be called, once, after the weights are
+    /// there. None where passes are not captured.
+    fn capture_rows(&self) -> Vec<u32>;
 
-    /// The same to be changed in place, before it is handed out.
-    fn read_mut(&mut self, region: &mut Region) -> Result<&mut [f32]>;
+    /// The operations of the next pass, up to and including the final norm of all its rows, are recorded for a pass of
+    /// `n_rows` rows of as many sequences.
+    fn begin_capture(&mut self, n_rows: u32) -> Result<()>;
+
+    /// Ends the recording.
+    fn end_capture(&mut self) -> Result<()>;
+
+    /// Begins a pass over `batch`, of whose rows `wanted` will go through the final norm. Where a recorded pass can
+    /// stand in, it runs now, and the operations up to the final norm only ask the area.
+    fn begin(&mut self, batch: &BatchView<'_>, wanted: &[u32]) -> Result<()>;
+
+    /// Waits for the device and makes the first `n_values` of a region visible to the host, until the next pass.
+    fn fetch(&mut self, region: &Region, n_values: usize, output: Output) -> Result<()>;
+
+    /// What was fetched.
+    fn fetched(&self, region: &Region, n_values: usize, output: Output) -> Result<&[f32]>;
+
+    /// What was fetched, to be changed in place before it is handed out.
+    fn fetched_mut(
+        &mut self,
+        region: &Region,
+        n_values: usize,
+        output: Output,
+    ) -> Result<&mut [f32]>;
 
     /// cos and sin of every row's position: `table [rows][rope.dim / 2][2]`.
     fn rope_table(

@@ -128,7 +128,9 @@ pub struct HeadOp {
     pub multiplier: f32,
 }
 
-/// Layout of the KV repo: `[layer][total_tokens + 1][K heads · head_dim | V heads · head_dim]`, token-major.
+/// Layout of the KV repo: `[layer][total_tokens + 1][K heads · head_dim | V heads · head_dim]`, token-major. Where K
+/// or V is 8-bit, the f32 scales of the K heads and then of the V heads follow, and the row is padded to
+/// [`SCALED_ROW_ALIGNMENT`] bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KvLayout {
     pub k_type: KvType,
@@ -139,18 +141,29 @@ pub struct KvLayout {
     pub layers: Vec<Heads>,
 }
 
+/// Of the bytes of a slot with scales.
+pub const SCALED_ROW_ALIGNMENT: u64 = 16;
+
 impl KvLayout {
-    /// Bytes of K of one token in `layer`.
+    /// Bytes of K of one token in `layer`, without scales.
     pub fn k_bytes(&self, layer: usize) -> u64 {
-        let heads = self.layers[layer];
-        u64::from(heads.n_kv_heads) * u64::from(heads.head_dim) * self.k_type.bytes() as u64
+        self.elements(layer) * self.k_type.bytes() as u64
     }
 
     /// Bytes of K and V of one token in `layer`.
     pub fn row_bytes(&self, layer: usize) -> u64 {
+        let values = self.k_bytes(layer) + self.elements(layer) * self.v_type.bytes() as u64;
+        let scale_bytes = (self.k_type.scale_bytes() + self.v_type.scale_bytes()) as u64;
+        match scale_bytes * u64::from(self.layers[layer].n_kv_heads) {
+            0 => values,
+            scales => (values + scales).next_multiple_of(SCALED_ROW_ALIGNMENT),
+        }
+    }
+
+    /// Elements of K, and of V, of one token in `layer`.
+    fn elements(&self, layer: usize) -> u64 {
         let heads = self.layers[layer];
-        self.k_bytes(layer)
-            + u64::from(heads.n_kv_heads) * u64::from(heads.head_dim) * self.v_type.bytes() as u64
+        u64::from(heads.n_kv_heads) * u64::from(heads.head_dim)
     }
 
     /// Bytes of one token in all layers.

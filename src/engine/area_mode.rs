@@ -24,7 +24,10 @@ const LONG_ROWS: u32 = 512;
 const LIMIT_SHARE: u64 = 32;
 
 /// Chooses for a model whose widest MLP has `intermediate_size` columns.
-pub(super) fn choose(options: &Options, intermediate_size: u32) -> AreaChoice {
+pub(super) fn choose(options: &Options, intermediate_size: u32, is_device: bool) -> AreaChoice {
+    if is_device {
+        return choose_for_device(options);
+    }
     let long_rows = if options.max_batch_rows == 0 { LONG_ROWS } else { options.max_batch_rows };
     let short = |reason| AreaChoice {
         mode: AreaMode::Short,
@@ -53,6 +56,17 @@ pub(super) fn choose(options: &Options, intermediate_size: u32) -> AreaChoice {
         }
         AreaMode::Auto => long("auto: the wide MLP fits into the processor's cache"),
     }
+}
+
+/// On a device the MLP runs in column tiles, whatever the mode; the rows of a step are all that a mode decides.
+fn choose_for_device(options: &Options) -> AreaChoice {
+    let (mode, default_rows, reason) = match options.area_mode {
+        AreaMode::Short => (AreaMode::Short, SHORT_ROWS, "asked for, or all that the limit allows"),
+        AreaMode::Long => (AreaMode::Long, LONG_ROWS, "asked for"),
+        AreaMode::Auto => (AreaMode::Long, LONG_ROWS, "auto: fewer rows would leave units idle"),
+    };
+    let rows = if options.max_batch_rows == 0 { default_rows } else { options.max_batch_rows };
+    AreaChoice { mode, reason, default_rows, mlp_tile_rows: rows }
 }
 
 /// Size of the largest cache, as Linux tells it; a modest one where it does not.

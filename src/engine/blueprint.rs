@@ -10,8 +10,8 @@ use super::numbers::{MAX_TOTAL_TOKENS, Numbers};
 use super::{Memory, text_source, trace};
 use crate::area;
 use crate::backend::block::available_bytes;
-use crate::backend::ops::KvLayout;
-use crate::backend::{Backend, BlockSizes, Startup};
+use crate::backend::ops::{AttendOp, KvLayout};
+use crate::backend::{Backend, BlockSizes, PassLimits, Startup};
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 use crate::kv::KvRepo;
@@ -55,7 +55,7 @@ impl<B: Backend> Blueprint<B> {
         let mut checkpoint = Checkpoint::open(path)?;
         let description = model::describe(&checkpoint)?;
         let spec = &description.spec;
-        let choice = area_mode::choose(options, widest_mlp(spec));
+        let choice = area_mode::choose(options, widest_mlp(spec), backend.is_device());
         let numbers = Numbers::new(options, spec.context_length, choice.default_rows)?;
         let text = text_source::open_text(&checkpoint, spec.vocab_size)?.map(Arc::new);
         checkpoint.forget_texts();
@@ -66,6 +66,10 @@ impl<B: Backend> Blueprint<B> {
             layers: spec.layers.iter().map(|layer| layer.attention.heads).collect(),
         };
         let model = Model::new(description, &checkpoint, &backend, numbers.max_sequence_tokens)?;
+        let attention: Vec<AttendOp> =
+            model.decoder.layers.iter().map(|layer| layer.attend).collect();
+        let most = numbers.with_total(options.total_tokens.max(numbers.default_total()));
+        backend.prepare(&pass_limits(&most, &model.decoder), &kv, &attention)?;
         let area = trace::trace(&mut backend, &model.decoder, &numbers, &choice)?;
         let sizer = Sizer {
             options,
@@ -99,23 +103,32 @@ impl<B: Backend> Blueprint<B> {
         })
     }
 
+    /// The bytes, and who lies where in the compute area.
+    pub(super) fn into_plan(self) -> (Memory, area::Plan) {
+        (self.memory, self.area)
+    }
+
     /// Takes the blocks and reads the weights.
     pub(super) fn load(mut self, options: &Options) -> Result<Loaded<B>> {
+        let needed = self.memory.load_peak_bytes - self.memory.device_bytes;
         if let Some(available) = available_bytes()
-            && self.memory.load_peak_bytes > available
+            && needed > available
         {
             return Err(Error::OutOfMemory(format!(
-                "the engine needs {} bytes, the machine has {available} left; lower total_tokens \
-                 ({}) or set memory_limit_bytes to {available}",
-                self.memory.load_peak_bytes, self.memory.total_tokens
+                "the engine needs {needed} bytes of the host's memory, which has {available} left; \
+                 lower total_tokens ({}) or set memory_limit_bytes to {available}",
+                self.memory.total_tokens
             )));
         }
+        let limits = pass_limits(&self.numbers, &self.model.decoder);
         let sizes = BlockSizes {
             weights_bytes: self.memory.weights_bytes,
             kv_repo_bytes: self.memory.kv_repo_bytes,
             compute_area_bytes: self.memory.compute_area_bytes,
+            tables_bytes: self.backend.tables_bytes(&limits),
+            pinned_bytes: self.backend.pinned_bytes(&limits),
         };
-        self.backend.reserve(Startup(()), sizes, &self.kv, &options.hooks)?;
+        self.backend.reserve(Startup(()), sizes, &limits, &self.kv, &options.hooks)?;
         let mut progress =
             |done, total| options.hooks.progress.as_ref().is_none_or(|report| report(done, total));
         self.model.load(&self.checkpoint, &mut self.backend, STAGING_BYTES, &mut progress)?;
@@ -173,20 +186,25 @@ impl<B: Backend> Sizer<'_, B> {
 
     fn memory(&self, numbers: &Numbers) -> Memory {
         let total_tokens = u64::from(numbers.total_tokens);
-        let (weights_bytes, area_bytes) = (self.model.weights_bytes, self.area.total_bytes());
+        let limits = pass_limits(numbers, &self.model.decoder);
+        let weights_bytes = self.model.weights_bytes;
+        let tables_bytes = self.backend.tables_bytes(&limits);
+        let compute_area_bytes = self.area.total_bytes().saturating_add(tables_bytes);
         let kv_repo_bytes = self.kv.token_bytes() * (total_tokens + 1);
         let bookkeeping_bytes = self.bookkeeping_bytes(numbers);
-        let host_bytes = weights_bytes + kv_repo_bytes + area_bytes + bookkeeping_bytes;
+        let blocks_bytes = weights_bytes + kv_repo_bytes + compute_area_bytes;
+        let device_bytes = if self.backend.is_device() { blocks_bytes } else { 0 };
+        let host_bytes = blocks_bytes - device_bytes + bookkeeping_bytes;
         Memory {
             area_mode: self.choice.mode,
             area_reason: self.choice.reason,
             weights_bytes,
             kv_repo_bytes,
-            compute_area_bytes: area_bytes,
+            compute_area_bytes,
             bookkeeping_bytes,
             host_bytes,
-            device_bytes: 0,
-            load_peak_bytes: host_bytes + self.load_bytes,
+            device_bytes,
+            load_peak_bytes: host_bytes + device_bytes + self.load_bytes,
             total_tokens,
             token_slot_bytes: self.kv.token_bytes(),
             max_sequence_tokens: numbers.max_sequence_tokens,
@@ -198,10 +216,12 @@ impl<B: Backend> Sizer<'_, B> {
     }
 
     fn bookkeeping_bytes(&self, numbers: &Numbers) -> u64 {
+        let limits = pass_limits(numbers, &self.model.decoder);
         KvRepo::bookkeeping_bytes(numbers.total_tokens, numbers.max_sequences)
             + serve::bookkeeping_bytes(&self.limits(numbers))
             + table_bytes::<B>(numbers, &self.model.decoder, self.area)
-            + self.backend.bookkeeping_bytes(self.kv)
+            + self.backend.bookkeeping_bytes(&limits, self.kv)
+            + self.backend.pinned_bytes(&limits)
             + self.describe(numbers).len() as u64
             + self.text.map_or(0, Text::heap_bytes)
     }
@@ -262,6 +282,19 @@ impl<B: Backend> Sizer<'_, B> {
             memory.compute_area_bytes,
             memory.bookkeeping_bytes
         )))
+    }
+}
+
+/// The most that a pass of the engine may have.
+fn pass_limits(numbers: &Numbers, decoder: &Decoder) -> PassLimits {
+    PassLimits {
+        n_rows: numbers.max_batch_rows,
+        n_sequences: numbers.max_sequences,
+        n_logits_rows: numbers.max_logits_rows.min(numbers.max_batch_rows),
+        sequence_tokens: numbers.max_sequence_tokens,
+        total_tokens: numbers.total_tokens,
+        hidden_size: decoder.hidden_size,
+        vocab_size: decoder.head.weight.n_out,
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::batch::HostBatch;
 use super::blueprint::Blueprint;
 use super::pool::{PooledGroup, normalize, pool};
+use super::trace::ShapeOnly;
 use super::{ForwardBatch, ForwardOutput, Numbers, Pooling};
 use crate::area::{self, Area, Region};
-use crate::backend::Backend;
 use crate::backend::ops::{BatchView, SampleResult};
+use crate::backend::{Backend, Output};
 use crate::error::{Error, Result};
 use crate::kv::KvRepo;
 use crate::model::Decoder;
@@ -57,7 +58,7 @@ impl<B: Backend> Core<B> {
         let edge = Edge::new(&limits)?;
         let text = loaded.text;
         let stop_tokens = text.as_ref().map_or(vec![], |text| text.stop_tokens().to_vec());
-        Ok(Core {
+        let mut core = Core {
             kv: KvRepo::new(
                 numbers.total_tokens,
                 numbers.max_sequences,
@@ -77,7 +78,9 @@ impl<B: Backend> Core<B> {
             },
             edge,
             numbers,
-        })
+        };
+        core.compute.capture()?;
+        Ok(core)
     }
 
     pub(super) fn edge(&self) -> &Arc<Edge> {
@@ -115,21 +118,23 @@ impl<B: Backend> Core<B> {
             )));
         }
         let view = self.host_batch.view(batch, &self.kv);
-        let mut x = self.compute.trunk(&view, &self.host_batch.wanted)?;
+        let x = self.compute.trunk(&view, &self.host_batch.wanted)?;
         let logits = self.compute.logits(&x, &self.host_batch.logits)?;
-        let n_hidden = self.pool(batch, &mut x)?;
+        let n_hidden = self.pool(batch, &x)?;
         Ok((logits, x, n_hidden))
     }
 
     /// Moves the hidden rows together, as the batch asks for them.
-    fn pool(&mut self, batch: &ForwardBatch<'_>, x: &mut Region) -> Result<usize> {
+    fn pool(&mut self, batch: &ForwardBatch<'_>, x: &Region) -> Result<usize> {
         let hidden_size = self.compute.decoder.hidden_size as usize;
-        let HostBatch { hidden, .. } = &self.host_batch;
+        let HostBatch { hidden, wanted, .. } = &self.host_batch;
         if hidden.is_empty() {
             return Ok(0);
         }
         let group_of = |i: usize| self.host_batch.group_of_wanted(hidden[i]);
-        let x = self.compute.backend.read_mut(x)?;
+        let (backend, n_values) = (&mut self.compute.backend, wanted.len() * hidden_size);
+        backend.fetch(x, n_values, Output::Hidden)?;
+        let x = backend.fetched_mut(x, n_values, Output::Hidden)?;
         let n = pool(x, hidden_size, hidden, group_of, batch.pooling, &mut self.pooled);
         if batch.normalize {
             normalize(&mut x[..n * hidden_size], hidden_size);
@@ -137,15 +142,20 @@ impl<B: Backend> Core<B> {
         Ok(n)
     }
 
-    fn output(&self, (logits, x, n_hidden): (Region, Region, usize)) -> Result<ForwardOutput<'_>> {
+    fn output(
+        &mut self,
+        (logits, x, n_hidden): (Region, Region, usize),
+    ) -> Result<ForwardOutput<'_>> {
         let n_logits = self.host_batch.logits.len();
-        let logits = self.compute.backend.read(&logits)?;
-        let hidden = self.compute.backend.read(&x)?;
+        let n_logits_values = n_logits * self.vocab_size() as usize;
+        let n_hidden_values = n_hidden * self.hidden_size() as usize;
+        let backend = &mut self.compute.backend;
+        backend.fetch(&logits, n_logits_values, Output::Logits)?;
         Ok(ForwardOutput {
             n_logits_rows: n_logits as u32,
             n_hidden_rows: n_hidden as u32,
-            logits: &logits[..n_logits * self.vocab_size() as usize],
-            hidden: &hidden[..n_hidden * self.hidden_size() as usize],
+            logits: backend.fetched(&logits, n_logits_values, Output::Logits)?,
+            hidden: backend.fetched(&x, n_hidden_values, Output::Hidden)?,
         })
     }
 
@@ -248,10 +258,26 @@ impl<B: Backend> Core<B> {
 }
 
 impl<B: Backend> Compute<B> {
+    /// Lets the backend record the passes that it wants to.
+    fn capture(&mut self) -> Result<()> {
+        for n_rows in self.backend.capture_rows() {
+            let rows: Vec<u32> = (0..n_rows).collect();
+            self.area.begin();
+            self.backend.begin_capture(n_rows)?;
+            let Compute { backend, decoder, area, .. } = self;
+            let shape = ShapeOnly::new(n_rows, 1);
+            let mut x = decoder.trunk(backend, area, &shape.view(), self.mlp_tile_rows)?;
+            self.backend.final_norm(&mut self.area, &self.decoder.final_norm, &rows, &mut x)?;
+            self.backend.end_capture()?;
+        }
+        Ok(())
+    }
+
     /// All layers and the final norm of `wanted` rows, which are then the first of the region.
     fn trunk(&mut self, batch: &BatchView<'_>, wanted: &[u32]) -> Result<Region> {
         let Compute { backend, decoder, area, .. } = self;
         area.begin();
+        backend.begin(batch, wanted)?;
         let mut x = decoder.trunk(backend, area, batch, self.mlp_tile_rows)?;
         backend.final_norm(area, &decoder.final_norm, wanted, &mut x)?;
         Ok(x)

@@ -19,7 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::area;
+use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::Cuda;
 use crate::error::{Error, Result};
 use crate::ids::{SequenceHandle, TokenId};
 use crate::options::{AreaMode, Device, Options};
@@ -87,12 +90,27 @@ pub struct Engine {
 /// One arm per backend, matched once per call.
 enum AnyCore {
     Cpu(Box<Core<Cpu>>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<Core<Cuda>>),
+}
+
+/// The same without changing the engine.
+macro_rules! see_core {
+    ($engine:expr, $core:ident => $call:expr) => {
+        match &$engine.core {
+            AnyCore::Cpu($core) => $call,
+            #[cfg(feature = "cuda")]
+            AnyCore::Cuda($core) => $call,
+        }
+    };
 }
 
 macro_rules! on_core {
     ($engine:expr, $core:ident => $call:expr) => {
         match &mut $engine.core {
             AnyCore::Cpu($core) => $call,
+            #[cfg(feature = "cuda")]
+            AnyCore::Cuda($core) => $call,
         }
     };
 }
@@ -103,7 +121,7 @@ impl Engine {
     /// # Errors
     /// Those of `create` that can be known from headers and options.
     pub fn plan(path: &Path, options: &Options) -> Result<Memory> {
-        Ok(blueprint(path, options)?.memory)
+        Ok(Self::plan_area(path, options)?.0)
     }
 
     /// The plan with who lies where in the compute area, for pictures.
@@ -111,23 +129,43 @@ impl Engine {
     /// # Errors
     /// As [`plan`](Self::plan).
     pub fn plan_area(path: &Path, options: &Options) -> Result<(Memory, area::Plan)> {
-        let blueprint = blueprint(path, options)?;
-        Ok((blueprint.memory, blueprint.area))
+        match options.device {
+            Device::Cpu => blueprint(path, options, Cpu::new).map(Blueprint::into_plan),
+            #[cfg(feature = "cuda")]
+            Device::Cuda { .. } => blueprint(path, options, Cuda::new).map(Blueprint::into_plan),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda { index } => Err(without_cuda(index)),
+        }
     }
 
     /// Loads the model and takes all memory.
     ///
     /// # Errors
     /// `Io`, `BadModel`, `Unsupported`, `InvalidArgument` (the option is named), `OutOfMemory` (with the numbers),
-    /// `Cancelled` by the progress hook.
+    /// `Device`, `Cancelled` by the progress hook.
     pub fn create(path: &Path, options: &Options) -> Result<Engine> {
-        let blueprint = blueprint(path, options)?;
+        match options.device {
+            Device::Cpu => Self::on(blueprint(path, options, Cpu::new)?, options, AnyCore::Cpu),
+            #[cfg(feature = "cuda")]
+            Device::Cuda { .. } => {
+                Self::on(blueprint(path, options, Cuda::new)?, options, AnyCore::Cuda)
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda { index } => Err(without_cuda(index)),
+        }
+    }
+
+    fn on<B: Backend>(
+        blueprint: Blueprint<B>,
+        options: &Options,
+        any: fn(Box<Core<B>>) -> AnyCore,
+    ) -> Result<Engine> {
         let memory = blueprint.memory.clone();
         let description = blueprint.description.clone();
         let text = blueprint.text.clone();
         let core = Core::create(blueprint, options)?;
         let edge = Arc::clone(core.edge());
-        Ok(Engine { core: AnyCore::Cpu(Box::new(core)), memory, description, edge, text })
+        Ok(Engine { core: any(Box::new(core)), memory, description, edge, text })
     }
 
     /// The bytes that are in use: those of the plan.
@@ -152,16 +190,12 @@ impl Engine {
 
     /// Columns of a logits row.
     pub fn vocab_size(&self) -> u32 {
-        match &self.core {
-            AnyCore::Cpu(core) => core.vocab_size(),
-        }
+        see_core!(self, core => core.vocab_size())
     }
 
     /// Columns of a hidden row.
     pub fn hidden_size(&self) -> u32 {
-        match &self.core {
-            AnyCore::Cpu(core) => core.hidden_size(),
-        }
+        see_core!(self, core => core.hidden_size())
     }
 
     /// Opens an empty sequence.
@@ -197,9 +231,7 @@ impl Engine {
     /// # Errors
     /// `StaleHandle`.
     pub fn sequence_length(&self, sequence: SequenceHandle) -> Result<u64> {
-        match &self.core {
-            AnyCore::Cpu(core) => core.kv.length(sequence).map(u64::from),
-        }
+        see_core!(self, core => core.kv.length(sequence).map(u64::from))
     }
 
     /// Ends a sequence and returns its slots.
@@ -212,9 +244,7 @@ impl Engine {
 
     /// Token slots that are free.
     pub fn free_slots(&self) -> u64 {
-        match &self.core {
-            AnyCore::Cpu(core) => u64::from(core.kv.free_slots()),
-        }
+        see_core!(self, core => u64::from(core.kv.free_slots()))
     }
 
     /// One forward pass over the host's rows. On any error but `Internal` and `Device` the sequences are as before.
@@ -235,27 +265,31 @@ impl Engine {
 
     /// The text of an event of the last step: whole UTF-8 characters, perhaps none.
     pub fn event_text(&self, event: &Event) -> &[u8] {
-        match &self.core {
-            AnyCore::Cpu(core) => core.event_text(event),
-        }
+        see_core!(self, core => core.event_text(event))
     }
 }
 
-/// The blueprint for the device that the options ask for. Where `auto` wants a wider area than the memory limit
-/// allows, it is the smallest one.
-fn blueprint(path: &Path, options: &Options) -> Result<Blueprint<Cpu>> {
-    if let Device::Cuda { index } = options.device {
-        return Err(Error::Unsupported(format!(
-            "options.device asks for CUDA device {index}, but this larder was built for the CPU only"
-        )));
-    }
-    match Blueprint::draw(path, options, Cpu::new(options)?) {
+/// The blueprint over a backend. Where `auto` wants a wider area than the memory limit allows, it is the smallest.
+fn blueprint<B: Backend>(
+    path: &Path,
+    options: &Options,
+    backend: fn(&Options) -> Result<B>,
+) -> Result<Blueprint<B>> {
+    match Blueprint::draw(path, options, backend(options)?) {
         Err(Error::OutOfMemory(_)) if options.area_mode == AreaMode::Auto => {
             let options = Options { area_mode: AreaMode::Short, ..options.clone() };
-            Blueprint::draw(path, &options, Cpu::new(&options)?)
+            Blueprint::draw(path, &options, backend(&options)?)
         }
         blueprint => blueprint,
     }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn without_cuda(index: u32) -> Error {
+    Error::Unsupported(format!(
+        "options.device asks for CUDA device {index}, but this larder was built without its CUDA \
+         backend (cargo feature \"cuda\")"
+    ))
 }
 
 /// A host's token count as the KV repo's; what does not fit is longer than any sequence.

@@ -13,8 +13,44 @@ use crate::ids::{Segment, Slot, TokenId};
 use crate::model::Decoder;
 use crate::serve::SAMPLE_TILE;
 
-/// Of every offset: a cache line, which is also the widest vector.
-const ALIGNMENT: u64 = 64;
+/// A batch of which only the sizes matter: `n_rows` rows, `rows_each` of each sequence.
+pub(super) struct ShapeOnly {
+    tokens: Vec<TokenId>,
+    slots: Vec<Slot>,
+    rows: Vec<u32>,
+    sequences: Vec<BatchSequence>,
+    segments: [Segment; 1],
+}
+
+impl ShapeOnly {
+    pub(super) fn new(n_rows: u32, rows_each: u32) -> ShapeOnly {
+        let sequence = |i: u32| BatchSequence {
+            first: i * rows_each,
+            n: rows_each,
+            n_tokens: rows_each,
+            last_segment: 0,
+        };
+        ShapeOnly {
+            tokens: vec![TokenId::default(); n_rows as usize],
+            slots: vec![Slot::default(); n_rows as usize],
+            rows: (0..n_rows).collect(),
+            sequences: (0..n_rows / rows_each.max(1)).map(sequence).collect(),
+            segments: [Segment::default()],
+        }
+    }
+
+    pub(super) fn view(&self) -> BatchView<'_> {
+        BatchView {
+            n_rows: self.rows.len(),
+            input: RowInput::Tokens(&self.tokens),
+            positions: &self.rows,
+            slots: &self.slots,
+            rows: &self.rows,
+            sequences: &self.sequences,
+            segments: &self.segments,
+        }
+    }
+}
 
 /// The plan of a forward pass with the most rows of everything. The order of requests is that of
 /// [`Core`](super::core::Core): trunk, final norm, logits, one sampled tile.
@@ -25,26 +61,12 @@ pub(super) fn trace<B: Backend>(
     choice: &AreaChoice,
 ) -> Result<Plan> {
     let n_rows = numbers.max_batch_rows as usize;
-    let rows: Vec<u32> = (0..numbers.max_batch_rows).collect();
-    let sequences = [BatchSequence {
-        first: 0,
-        n: numbers.max_batch_rows,
-        n_tokens: numbers.max_batch_rows,
-        last_segment: 0,
-    }];
-    let batch = BatchView {
-        n_rows,
-        input: RowInput::Tokens(&vec![TokenId::default(); n_rows]),
-        positions: &rows,
-        slots: &vec![Slot::default(); n_rows],
-        rows: &rows,
-        sequences: &sequences,
-        segments: &[Segment::default()],
-    };
-    let mut area = Area::tracing(ALIGNMENT);
+    let shape = ShapeOnly::new(numbers.max_batch_rows, numbers.max_batch_rows);
+    let (batch, rows) = (shape.view(), &shape.rows);
+    let mut area = Area::tracing(backend.alignment());
     let mut x = decoder.trunk(backend, &mut area, &batch, choice.mlp_tile_rows as usize)?;
     area.phase("head");
-    backend.final_norm(&mut area, &decoder.final_norm, &rows, &mut x)?;
+    backend.final_norm(&mut area, &decoder.final_norm, rows, &mut x)?;
     let vocab_size = decoder.head.weight.n_out;
     let n_logits = (numbers.max_logits_rows as usize).min(n_rows);
     let mut logits = area.take("logits", n_logits * vocab_size as usize * size_of::<f32>());

@@ -5,8 +5,8 @@ use std::ffi::c_void;
 use super::hooks::{hooks_from, larder_hooks};
 use super::pointers::{Versioned, init, invalid, versioned};
 use crate::dtype::KvType;
-use crate::error::{Error, Result};
-use crate::options::{AreaMode, Device, Options};
+use crate::error::Result;
+use crate::options::{AreaMode, CudaOptions, CudaWeights, Device, Options};
 
 /// options.device: the processor.
 pub const LARDER_DEVICE_CPU: u32 = 0;
@@ -19,9 +19,9 @@ pub const LARDER_KV_BF16: u32 = 0;
 pub const LARDER_KV_F16: u32 = 1;
 /// options.k_type and v_type: IEEE single precision.
 pub const LARDER_KV_F32: u32 = 2;
-/// options.k_type and v_type: 8-bit integers with a scale. Not in this version.
+/// options.k_type and v_type: 8-bit integers with a scale per token and head. On CUDA devices.
 pub const LARDER_KV_INT8: u32 = 3;
-/// options.k_type and v_type: 8-bit floats. Not in this version.
+/// options.k_type and v_type: 8-bit floats (e4m3) with a scale per token and head. On CUDA devices.
 pub const LARDER_KV_FP8: u32 = 4;
 
 /// options.area_mode: chosen at create from the device and the other options.
@@ -33,6 +33,14 @@ pub const LARDER_AREA_LONG: u32 = 2;
 
 /// options.flags: quantised weights meet f32 activations instead of 8-bit ones; slower, closer to the reference.
 pub const LARDER_FLAG_EXACT_ACTIVATIONS: u32 = 1;
+/// options.flags: weight matrices that the file has as plain floats are stored as 8-bit floats (e4m3) with a scale
+/// per output row. On CUDA devices.
+pub const LARDER_FLAG_CUDA_FP8_WEIGHTS: u32 = 2;
+/// options.flags: the same as 8-bit integers. On CUDA devices.
+pub const LARDER_FLAG_CUDA_INT8_WEIGHTS: u32 = 4;
+/// All of them.
+const KNOWN_FLAGS: u32 =
+    LARDER_FLAG_EXACT_ACTIVATIONS | LARDER_FLAG_CUDA_FP8_WEIGHTS | LARDER_FLAG_CUDA_INT8_WEIGHTS;
 
 /// What an engine is to be. All zero, but for struct_size, is a good start: larder_options_init.
 /// Read during plan and create only; the caller may free it afterwards.
@@ -102,8 +110,8 @@ pub(super) unsafe fn options_from(pointer: *const larder_options) -> Result<Opti
     }
     // SAFETY: handed on.
     let options = unsafe { versioned(pointer, "options")? };
-    if options.flags & !LARDER_FLAG_EXACT_ACTIVATIONS != 0 {
-        let unknown = options.flags & !LARDER_FLAG_EXACT_ACTIVATIONS;
+    let unknown = options.flags & !KNOWN_FLAGS;
+    if unknown != 0 {
         return Err(invalid(format!("options.flags has unknown bits {unknown:#x}")));
     }
     Ok(Options {
@@ -120,6 +128,11 @@ pub(super) unsafe fn options_from(pointer: *const larder_options) -> Result<Opti
         v_type: kv_type_from(options.v_type, "options.v_type")?,
         area_mode: area_mode_from(options.area_mode)?,
         exact_activations: options.flags & LARDER_FLAG_EXACT_ACTIVATIONS != 0,
+        cuda: CudaOptions {
+            context: options.cuda_context.addr(),
+            stream: options.cuda_stream.addr(),
+            weights: cuda_weights_from(&options)?,
+        },
         // SAFETY: handed on.
         hooks: unsafe { hooks_from(options.hooks)? },
     })
@@ -142,11 +155,27 @@ fn device_from(options: &larder_options) -> Result<Device> {
             }
             Ok(Device::Cpu)
         }
-        LARDER_DEVICE_CUDA => Err(Error::Unsupported(
-            "options.device is LARDER_DEVICE_CUDA, and this build has no CUDA backend".into(),
-        )),
+        LARDER_DEVICE_CUDA => Ok(Device::Cuda { index: options.device_index }),
         other => {
             Err(invalid(format!("options.device is {other}, expected a LARDER_DEVICE_ value")))
+        }
+    }
+}
+
+fn cuda_weights_from(options: &larder_options) -> Result<CudaWeights> {
+    let fp8 = options.flags & LARDER_FLAG_CUDA_FP8_WEIGHTS != 0;
+    let int8 = options.flags & LARDER_FLAG_CUDA_INT8_WEIGHTS != 0;
+    if (fp8 || int8) && options.device != LARDER_DEVICE_CUDA {
+        return Err(invalid(
+            "options.flags asks for CUDA weights, but options.device is the CPU".into(),
+        ));
+    }
+    match (fp8, int8) {
+        (false, false) => Ok(CudaWeights::AsInFile),
+        (true, false) => Ok(CudaWeights::Fp8),
+        (false, true) => Ok(CudaWeights::Int8),
+        (true, true) => {
+            Err(invalid("options.flags asks for fp8 and for int8 weights, expected one".into()))
         }
     }
 }
@@ -156,9 +185,8 @@ fn kv_type_from(value: u32, name: &str) -> Result<KvType> {
         LARDER_KV_BF16 => Ok(KvType::BF16),
         LARDER_KV_F16 => Ok(KvType::F16),
         LARDER_KV_F32 => Ok(KvType::F32),
-        LARDER_KV_INT8 | LARDER_KV_FP8 => Err(Error::Unsupported(format!(
-            "{name} is {value}: 8-bit K and V are not in this version; use LARDER_KV_BF16, F16 or F32"
-        ))),
+        LARDER_KV_INT8 => Ok(KvType::Int8),
+        LARDER_KV_FP8 => Ok(KvType::Fp8),
         other => Err(invalid(format!("{name} is {other}, expected a LARDER_KV_ value"))),
     }
 }

@@ -9,7 +9,7 @@ use larder::backend::ops::{
     Activation, AttendOp, BatchView, Embedding, HeadOp, KvLayout, Linear, MlpOp, Norm, ProjectOp,
     QkvOp, Rope, RopePairs, RowInput, SampleRow, Vector,
 };
-use larder::backend::{Backend, BlockSizes, Startup};
+use larder::backend::{Backend, BlockSizes, Output, PassLimits, Startup};
 use larder::dtype::DType;
 use larder::error::{Error, Result};
 use larder::ids::{Layer, NO_SEGMENT, Slot};
@@ -153,7 +153,27 @@ impl NaiveBackend {
 }
 
 impl Backend for NaiveBackend {
-    fn bookkeeping_bytes(&self, _kv: &KvLayout) -> u64 {
+    fn alignment(&self) -> u64 {
+        64
+    }
+
+    fn is_device(&self) -> bool {
+        false
+    }
+
+    fn prepare(&mut self, _: &PassLimits, _: &KvLayout, _: &[AttendOp]) -> Result<()> {
+        Ok(())
+    }
+
+    fn tables_bytes(&self, _: &PassLimits) -> u64 {
+        0
+    }
+
+    fn pinned_bytes(&self, _: &PassLimits) -> u64 {
+        0
+    }
+
+    fn bookkeeping_bytes(&self, _: &PassLimits, _: &KvLayout) -> u64 {
         0
     }
 
@@ -162,7 +182,14 @@ impl Backend for NaiveBackend {
         row.map(|row| row * u64::from(n_out)).ok_or_else(|| Error::Internal("row".into()))
     }
 
-    fn reserve(&mut self, _: Startup, _: BlockSizes, _: &KvLayout, _: &Hooks) -> Result<()> {
+    fn reserve(
+        &mut self,
+        _: Startup,
+        _: BlockSizes,
+        _: &PassLimits,
+        _: &KvLayout,
+        _: &Hooks,
+    ) -> Result<()> {
         Ok(())
     }
 
@@ -192,12 +219,32 @@ impl Backend for NaiveBackend {
         self.rows_mut(region).fill(f32::NAN);
     }
 
-    fn read(&self, region: &Region) -> Result<&[f32]> {
-        Ok(self.rows(region))
+    fn capture_rows(&self) -> Vec<u32> {
+        Vec::new()
     }
 
-    fn read_mut(&mut self, region: &mut Region) -> Result<&mut [f32]> {
-        Ok(self.rows_mut(region))
+    fn begin_capture(&mut self, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn end_capture(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin(&mut self, _: &BatchView<'_>, _: &[u32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn fetch(&mut self, _: &Region, _: usize, _: Output) -> Result<()> {
+        Ok(())
+    }
+
+    fn fetched(&self, region: &Region, n_values: usize, _: Output) -> Result<&[f32]> {
+        Ok(&self.rows(region)[..n_values])
+    }
+
+    fn fetched_mut(&mut self, region: &Region, n: usize, _: Output) -> Result<&mut [f32]> {
+        Ok(&mut self.rows_mut(region)[..n])
     }
 
     fn rope_table(

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use larder::area::Area;
-use larder::backend::Backend;
 use larder::backend::ops::{BatchSequence, BatchView, RowInput};
+use larder::backend::{Backend, Output};
 use larder::error::Result;
 use larder::format::Checkpoint;
 use larder::ids::{NO_SEGMENT, Segment, Slot, TokenId};
@@ -131,7 +131,10 @@ impl Runner {
         let bytes = batch.n_rows * model.spec.vocab_size as usize * 4;
         let mut logits = area.take("logits", bytes);
         backend.head(area, &decoder.head, &rows, &x, &mut logits)?;
-        let result = if area.is_tracing() { Vec::new() } else { backend.read(&logits)?.to_vec() };
+        let result = match area.is_tracing() {
+            true => Vec::new(),
+            false => backend.fetched(&logits, bytes / 4, Output::Logits)?.to_vec(),
+        };
         area.give(logits);
         area.give(x);
         Ok(result)

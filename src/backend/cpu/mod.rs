@@ -32,9 +32,9 @@ use super::ops::{
     AttendOp, BatchView, Embedding, HeadOp, KvLayout, Linear, MlpOp, Norm, ProjectOp, QkvOp, Rope,
     SampleRow, Vector,
 };
-use super::{Backend, BlockSizes, Startup};
+use super::{Backend, BlockSizes, Output, PassLimits, Startup};
 use crate::area::{Area, Region};
-use crate::dtype::DType;
+use crate::dtype::{DType, KvType};
 use crate::error::{Error, Result};
 use crate::ids::Layer;
 use crate::options::{Hooks, Options};
@@ -42,6 +42,9 @@ use dispatch::Kernels;
 use matmul::Precision;
 use memory::Memory;
 use threads::Pool;
+
+/// Of regions: also the widest vector.
+const CACHE_LINE: u64 = 64;
 
 /// The host's processor as a [`Backend`]. Weights stay as they are in the file.
 pub struct Cpu {
@@ -112,6 +115,7 @@ impl Backend for Cpu {
         &mut self,
         startup: Startup,
         sizes: BlockSizes,
+        _limits: &PassLimits,
         kv: &KvLayout,
         hooks: &Hooks,
     ) -> Result<()> {
@@ -122,7 +126,39 @@ impl Backend for Cpu {
         self.pool.start()
     }
 
-    fn bookkeeping_bytes(&self, kv: &KvLayout) -> u64 {
+    fn alignment(&self) -> u64 {
+        CACHE_LINE
+    }
+
+    fn is_device(&self) -> bool {
+        false
+    }
+
+    fn prepare(
+        &mut self,
+        _limits: &PassLimits,
+        kv: &KvLayout,
+        _attention: &[AttendOp],
+    ) -> Result<()> {
+        for (name, kind) in [("k_type", kv.k_type), ("v_type", kv.v_type)] {
+            if matches!(kind, KvType::Int8 | KvType::Fp8) {
+                return Err(Error::Unsupported(format!(
+                    "options.{name}: {kind:?} is for CUDA devices; the CPU has BF16, F16 and F32"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn tables_bytes(&self, _limits: &PassLimits) -> u64 {
+        0
+    }
+
+    fn pinned_bytes(&self, _limits: &PassLimits) -> u64 {
+        0
+    }
+
+    fn bookkeeping_bytes(&self, _limits: &PassLimits, kv: &KvLayout) -> u64 {
         Memory::heap_bytes(kv) + self.pool.heap_bytes()
     }
 
@@ -156,12 +192,37 @@ impl Backend for Cpu {
         }
     }
 
-    fn read(&self, region: &Region) -> Result<&[f32]> {
-        Ok(self.memory()?.region(region))
+    fn capture_rows(&self) -> Vec<u32> {
+        Vec::new()
     }
 
-    fn read_mut(&mut self, region: &mut Region) -> Result<&mut [f32]> {
-        Ok(self.memory_mut()?.lend(region))
+    fn begin_capture(&mut self, _n_rows: u32) -> Result<()> {
+        Err(Error::Internal("the CPU captures no passes".into()))
+    }
+
+    fn end_capture(&mut self) -> Result<()> {
+        Err(Error::Internal("the CPU captures no passes".into()))
+    }
+
+    fn begin(&mut self, _batch: &BatchView<'_>, _wanted: &[u32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn fetch(&mut self, _region: &Region, _n_values: usize, _output: Output) -> Result<()> {
+        Ok(())
+    }
+
+    fn fetched(&self, region: &Region, n_values: usize, _output: Output) -> Result<&[f32]> {
+        Ok(&self.memory()?.region(region)[..n_values])
+    }
+
+    fn fetched_mut(
+        &mut self,
+        region: &Region,
+        n_values: usize,
+        _output: Output,
+    ) -> Result<&mut [f32]> {
+        Ok(&mut self.memory_mut()?.lend(region)[..n_values])
     }
 
     fn rope_table(

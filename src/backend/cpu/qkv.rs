@@ -177,6 +177,7 @@ impl<'a> Run<'a> {
                 }
                 KvType::F16 => (kernels.store_f16_row)(values, to.cast()),
                 KvType::BF16 => (kernels.store_bf16_row)(values, to.cast()),
+                KvType::Int8 | KvType::Fp8 => unreachable!("refused by prepare"),
             }
         }
     }

@@ -178,6 +178,7 @@ impl Context<'_> {
             KvType::F32 => self.kernels.scores_f32,
             KvType::F16 => self.kernels.scores_f16,
             KvType::BF16 => self.kernels.scores_bf16,
+            KvType::Int8 | KvType::Fp8 => unreachable!("refused by prepare"),
         };
         // SAFETY: `q` and `to` have the tile's rows, the walker checked the slots, and the processor fits.
         unsafe { kernel(q, keys, self.op.scale, to) };
@@ -188,6 +189,7 @@ impl Context<'_> {
             KvType::F32 => self.kernels.sums_f32,
             KvType::F16 => self.kernels.sums_f16,
             KvType::BF16 => self.kernels.sums_bf16,
+            KvType::Int8 | KvType::Fp8 => unreachable!("refused by prepare"),
         };
         // SAFETY: as in `scores`; `keys` lie among the slots.
         unsafe { kernel(weights, values, keys.start, keys.end, to) };

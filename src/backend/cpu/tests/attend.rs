@@ -33,6 +33,7 @@ fn rounded(kind: KvType, values: Vec<f32>) -> Vec<f32> {
         KvType::F32 => value,
         KvType::F16 => half::f16::from_f32(value).to_f32(),
         KvType::BF16 => half::bf16::from_f32(value).to_f32(),
+        KvType::Int8 | KvType::Fp8 => unreachable!("not on the CPU"),
     };
     values.into_iter().map(round).collect()
 }
@@ -42,6 +43,7 @@ fn stored(kind: KvType, value: f32) -> Vec<u8> {
         KvType::F32 => value.to_le_bytes().to_vec(),
         KvType::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
         KvType::BF16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
+        KvType::Int8 | KvType::Fp8 => unreachable!("not on the CPU"),
     }
 }
 

@@ -11,7 +11,7 @@ use super::dispatch::Kernels;
 use super::matmul::dequantise_row;
 use crate::area::{Area, Plan, Region};
 use crate::backend::ops::{Heads, KvLayout, Linear, Vector};
-use crate::backend::{Backend, BlockSizes, Startup};
+use crate::backend::{Backend, BlockSizes, Output, PassLimits, Startup};
 use crate::dtype::{DType, KvType};
 use crate::options::{Hooks, Options};
 
@@ -166,8 +166,11 @@ impl Rig {
             weights_bytes: weights.bytes,
             kv_repo_bytes: layout.total_bytes(),
             compute_area_bytes: plan.total_bytes(),
+            tables_bytes: 0,
+            pinned_bytes: 0,
         };
-        cpu.reserve(Startup(()), sizes, layout, &Hooks::default()).unwrap();
+        let limits = PassLimits::default();
+        cpu.reserve(Startup(()), sizes, &limits, layout, &Hooks::default()).unwrap();
         for (linear, bytes) in &weights.linears {
             let row = bytes.len() / linear.n_out as usize;
             let first = linear.n_out / 3;
@@ -193,16 +196,20 @@ impl Rig {
 
 /// A region of `[n_rows][n_columns]` f32 with `values` in it; while tracing there are none.
 pub fn put(cpu: &mut Cpu, area: &mut Area, len: usize, values: &[f32]) -> Region {
-    let mut region = area.take("test", 4 * len);
+    let region = area.take("test", 4 * len);
     if !area.is_tracing() {
-        cpu.read_mut(&mut region).unwrap().copy_from_slice(values);
+        cpu.fetched_mut(&region, len, Output::Hidden).unwrap().copy_from_slice(values);
     }
     region
 }
 
 /// What a region holds, which is given back.
 pub fn get(cpu: &Cpu, area: &mut Area, region: Region) -> Vec<f32> {
-    let values = if area.is_tracing() { Vec::new() } else { cpu.read(&region).unwrap().to_vec() };
+    let n_values = region.bytes() as usize / 4;
+    let values = match area.is_tracing() {
+        true => Vec::new(),
+        false => cpu.fetched(&region, n_values, Output::Hidden).unwrap().to_vec(),
+    };
     area.give(region);
     values
 }

@@ -1,12 +1,12 @@
 use super::twin::{self, wide};
 use super::{Config, Random, Rig, Weights, close, configs, get, no_layers, put, same_bits};
 use crate::area::Area;
-use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
 use crate::backend::ops::{
     Activation, BatchView, Embedding, HeadOp, Linear, MlpOp, Norm, ProjectOp, RowInput,
     SampleResult, SampleRow, Sampling,
 };
+use crate::backend::{Backend, Output};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::ids::TokenId;
@@ -292,5 +292,5 @@ fn sizes_are_known_before_memory_is_taken() {
     assert!(cpu.linear_bytes(DType::F32, u32::MAX, 1 << 28).is_ok_and(|bytes| bytes > 1 << 60));
     assert!(matches!(cpu.linear_bytes(DType::F32, u32::MAX, u32::MAX), Err(Error::BadModel(_))));
     let region = Area::tracing(64).take("x", 4);
-    assert!(matches!(cpu.read(&region), Err(Error::Internal(_))));
+    assert!(matches!(cpu.fetched(&region, 1, Output::Hidden), Err(Error::Internal(_))));
 }
