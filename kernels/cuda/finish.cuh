@@ -60,13 +60,17 @@ __device__ __forceinline__ void finish_residual(
     *at = *at + with_bias(f.bias, column, y) * f.multiplier;
 }
 
-// out = activation(gate + bias) * (up + up_bias)
+// activation(gate + bias) * (up + up_bias)
+__device__ __forceinline__ float gated(const Finish& f, uint32_t column, float gate, float up) {
+    return activate(f.activation, with_bias(f.bias, column, gate)) *
+           with_bias(f.up_bias, column, up);
+}
+
 template <class Act>
 __device__ __forceinline__ void finish_gated(
     const Finish& f, size_t row, uint32_t column, float gate, float up) {
-    float value = activate(f.activation, with_bias(f.bias, column, gate)) *
-                  with_bias(f.up_bias, column, up);
-    static_cast<Act*>(f.out)[row * f.leading + column] = to_act<Act>(value);
+    Act* out = static_cast<Act*>(f.out) + row * f.leading;
+    out[column] = to_act<Act>(gated(f, column, gate, up));
 }
 
 // ---- whole heads: q, k, v -----------------------------------------------------------------------
