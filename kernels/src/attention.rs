@@ -1,1 +1,10 @@
-//! (being written)
+//! Attention over the KV repo, with the output in q's place.
+//!
+//! A [`Planner`] turns a ragged batch into tables of work that are uploaded once per step and read by all layers; the
+//! kernels' grids depend on the device only, so that a decode step can be captured. The work is cut over K and V
+//! where that balances the grid, and what is cut is merged afterwards; the room for that depends on the number of
+//! multiprocessors only. Prefixes that several sequences share are read once where that pays.
+
+mod batch;
+
+pub use batch::{Batch, Limits, NO_SEGMENT, Segment, SequenceRows, Shape};
