@@ -139,10 +139,10 @@
 /** options.k_type and v_type: IEEE single precision. */
 #define LARDER_KV_F32 2
 
-/** options.k_type and v_type: 8-bit integers with a scale. Not in this version. */
+/** options.k_type and v_type: 8-bit integers with a scale per token and head. On CUDA devices. */
 #define LARDER_KV_INT8 3
 
-/** options.k_type and v_type: 8-bit floats. Not in this version. */
+/** options.k_type and v_type: 8-bit floats (e4m3) with a scale per token and head. On CUDA devices. */
 #define LARDER_KV_FP8 4
 
 /** options.area_mode: chosen at create from the device and the other options. */
@@ -156,6 +156,15 @@
 
 /** options.flags: quantised weights meet f32 activations instead of 8-bit ones; slower, closer to the reference. */
 #define LARDER_FLAG_EXACT_ACTIVATIONS 1
+
+/**
+ * options.flags: weight matrices that the file has as plain floats are stored as 8-bit floats (e4m3) with a scale
+ * per output row. On CUDA devices.
+ */
+#define LARDER_FLAG_CUDA_FP8_WEIGHTS 2
+
+/** options.flags: the same as 8-bit integers. On CUDA devices. */
+#define LARDER_FLAG_CUDA_INT8_WEIGHTS 4
 
 /** batch.wants: this row's logits. */
 #define LARDER_WANT_LOGITS 1

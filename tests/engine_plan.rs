@@ -206,3 +206,22 @@ fn loading_tells_its_progress_and_can_be_stopped() {
         assert!(matches!(result, Err(Error::Cancelled(_))), "{stop_at}");
     }
 }
+
+/// A configuration alone gives the plan that the model with its weights has, and no engine.
+#[test]
+fn an_outline_is_planned_like_its_model() {
+    for entry in std::fs::read_dir("tests/data/models").unwrap() {
+        let folder = entry.unwrap().path();
+        let config = folder.join("config.json");
+        if !config.exists() {
+            continue;
+        }
+        let of = |path: &Path| Engine::plan(path, &Options::default()).unwrap();
+        let (outline, model) = (of(&config), of(&folder));
+        assert_eq!(outline.weights_bytes, model.weights_bytes, "{}", folder.display());
+        assert_eq!(outline.kv_repo_bytes, model.kv_repo_bytes);
+        assert_eq!(outline.compute_area_bytes, model.compute_area_bytes);
+        let error = Engine::create(&config, &Options::default()).err();
+        assert!(matches!(error, Some(Error::InvalidArgument(_))), "{error:?}");
+    }
+}

@@ -110,6 +110,12 @@ impl<B: Backend> Blueprint<B> {
 
     /// Takes the blocks and reads the weights.
     pub(super) fn load(mut self, options: &Options) -> Result<Loaded<B>> {
+        if self.checkpoint.outline().is_some() {
+            return Err(Error::InvalidArgument(
+                "the model is a configuration without weights: it can be planned, not created"
+                    .into(),
+            ));
+        }
         let needed = self.memory.load_peak_bytes - self.memory.device_bytes;
         if let Some(available) = available_bytes()
             && needed > available

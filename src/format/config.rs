@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 use super::json;
@@ -41,6 +42,37 @@ impl HuggingFace {
             tokenizer_config,
             config,
         })
+    }
+
+    /// A configuration and nothing beside it.
+    pub(super) fn config_alone(path: &Path) -> Result<HuggingFace> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let config = Object::open(folder, &name)?
+            .ok_or_else(|| Error::Io(format!("cannot open {}: no such file", path.display())))?;
+        Ok(HuggingFace {
+            config,
+            generation_config: None,
+            tokenizer_json: None,
+            tokenizer_config: None,
+            chat_template: None,
+        })
+    }
+
+    /// The type that config.json names for the weights; bfloat16 where it does not.
+    pub(super) fn weight_type(&self) -> Result<DType> {
+        let name = match self.config.get_str("dtype")? {
+            None => self.config.get_str("torch_dtype")?,
+            name => name,
+        };
+        match name {
+            None | Some("bfloat16") => Ok(DType::BF16),
+            Some("float16") => Ok(DType::F16),
+            Some("float32") => Ok(DType::F32),
+            Some(other) => Err(Error::Unsupported(format!(
+                "torch_dtype is {other:?}, expected bfloat16, float16 or float32"
+            ))),
+        }
     }
 
     pub(super) fn forget_texts(&mut self) {

@@ -52,11 +52,14 @@ pub struct Checkpoint {
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     files: Vec<Source>,
+    /// Of a model that is known by its config.json alone: the type that its weights would have.
+    outline: Option<DType>,
 }
 
 impl Checkpoint {
     /// Opens a `.gguf` file (the first part, when the model is split), a folder with `config.json`
-    /// and safetensors files, or a `.safetensors` file in such a folder.
+    /// and safetensors files, a `.safetensors` file in such a folder, or a `.json` file with a
+    /// configuration and nothing else: an outline, of which plans can be made.
     ///
     /// # Errors
     /// `Io` when a file cannot be opened or read, `BadModel` when it contradicts itself,
@@ -65,6 +68,9 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Checkpoint> {
         if path.is_dir() {
             return Self::open_folder(path, safetensors::find_weights(path)?);
+        }
+        if path.extension().is_some_and(|extension| extension == "json") {
+            return Self::open_outline(path);
         }
         if let Some(weights) = safetensors::weights_of_file(path)? {
             let folder = path.parent().unwrap_or(Path::new(""));
@@ -78,6 +84,13 @@ impl Checkpoint {
         let metadata = config::HuggingFace::open(folder)?;
         let (files, tensors) = safetensors::open(folder, weights)?;
         Self::new(Metadata::HuggingFace(Box::new(metadata)), files, tensors)
+    }
+
+    fn open_outline(config: &Path) -> Result<Checkpoint> {
+        let metadata = config::HuggingFace::config_alone(config)?;
+        let outline = Some(metadata.weight_type()?);
+        let metadata = Metadata::HuggingFace(Box::new(metadata));
+        Ok(Checkpoint { metadata, tensors: Vec::new(), files: Vec::new(), outline })
     }
 
     fn new(
@@ -99,12 +112,17 @@ impl Checkpoint {
                 )));
             }
         }
-        Ok(Checkpoint { metadata, tensors, files })
+        Ok(Checkpoint { metadata, tensors, files, outline: None })
     }
 
     /// What the files say besides the tensors.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// The type of all weights where only a configuration was opened: there are no tensors then.
+    pub fn outline(&self) -> Option<DType> {
+        self.outline
     }
 
     /// Lets go of what only a tokenizer and a chat template are made from, which may be many MB.

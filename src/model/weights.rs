@@ -19,8 +19,9 @@ use crate::backend::Backend;
 use crate::backend::ops::{
     AttendOp, Embedding, HeadOp, Linear, MlpOp, Norm, ProjectOp, QkvOp, Rope, Vector,
 };
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::format::{Checkpoint, TensorInfo};
+use crate::format::Checkpoint;
 
 /// Every weight begins at a multiple of this many bytes of the weights block.
 pub const WEIGHT_ALIGNMENT: u64 = 64;
@@ -122,10 +123,10 @@ impl Finder<'_> {
         }
         let final_norm =
             self.norm(&format!("{}{}", names.root, names.final_norm), &spec.final_norm, hidden)?;
-        let head = match self.tensor(&format!("{}.weight", names.head)) {
-            Some(_) => self.linear(names.head, Rows::all(vocab), hidden, false)?,
-            None if spec.head.tied => table,
-            None => {
+        let head = match self.has_head() || self.checkpoint.outline().is_some() && !spec.head.tied {
+            true => self.linear(names.head, Rows::all(vocab), hidden, false)?,
+            false if spec.head.tied => table,
+            false => {
                 let text = "and tie_word_embeddings does not allow the embedding in its place";
                 return Err(missing(&format!("{}.weight", names.head), text));
             }
@@ -265,7 +266,7 @@ impl Finder<'_> {
     /// `rows` of the matrix `name.weight [rows.total, n_in]`, with `name.bias` where asked for.
     fn linear(&mut self, name: &str, rows: Rows, n_in: u64, with_bias: bool) -> Result<Linear> {
         let weight = format!("{name}.weight");
-        let dtype = self.expect(&weight, &[rows.total, n_in])?.dtype;
+        let dtype = self.expect(&weight, &[rows.total, n_in])?;
         let mut linear = Linear {
             dtype,
             n_out: narrow(rows.n, &weight)?,
@@ -292,7 +293,7 @@ impl Finder<'_> {
     }
 
     fn vector(&mut self, name: &str, part: Rows, offset: f32) -> Result<Vector> {
-        let dtype = self.expect(name, &[part.total])?.dtype;
+        let dtype = self.expect(name, &[part.total])?;
         if dtype.is_quantised() {
             let text = format!("tensor {name:?} is {dtype:?}, expected F32, F16 or BF16");
             return Err(Error::Unsupported(text));
@@ -318,19 +319,22 @@ impl Finder<'_> {
         Ok(offset)
     }
 
-    /// The tensor, which must be there with this shape.
-    fn expect(&mut self, name: &str, shape: &[u64]) -> Result<&TensorInfo> {
+    /// The type of the tensor, which must be there with this shape. An outline has all that are asked for.
+    fn expect(&mut self, name: &str, shape: &[u64]) -> Result<DType> {
+        if let Some(dtype) = self.checkpoint.outline() {
+            return Ok(dtype);
+        }
         self.used.insert(name.to_owned());
         let tensor = self.checkpoint.tensor(name).ok_or_else(|| missing(name, ""))?;
         if tensor.shape != shape {
             let text = format!("tensor {name:?} has shape {:?}, expected {shape:?}", tensor.shape);
             return Err(Error::BadModel(text));
         }
-        Ok(tensor)
+        Ok(tensor.dtype)
     }
 
-    fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.checkpoint.tensor(name)
+    fn has_head(&self) -> bool {
+        self.checkpoint.tensor(&format!("{}.weight", self.names.head)).is_some()
     }
 
     /// A tensor that nothing reads is a part of the model that would be missing from the answer.

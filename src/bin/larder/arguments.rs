@@ -3,8 +3,8 @@
 use crate::units::parse_size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder::dtype::KvType;
-use larder::options::{AreaMode, Options};
-use std::path::PathBuf;
+use larder::options::{AreaMode, Device, Options};
+use std::path::{Path, PathBuf};
 
 /// Run language models inside a memory plan that is known before anything is loaded.
 #[derive(Parser)]
@@ -18,6 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   larder plan model.gguf                         what it would take, to the byte; loads nothing
   larder plan model.gguf --svg area.svg          and a picture of the compute area
+  larder plan --device cuda --config config.json the plan on a GPU, by the configuration alone
   larder run model.gguf -p 'Why is the sky blue?'
   larder run model.gguf -p 'Once upon a time' --raw --temperature 0.8 --top-p 0.95
   larder run model.gguf -p - < question.txt      the prompt from standard input
@@ -112,7 +113,14 @@ pub struct BenchArguments {
 #[command(next_help_heading = "Engine")]
 pub struct EngineArguments {
     /// A .gguf file, or a folder with config.json and *.safetensors
-    pub model: PathBuf,
+    #[arg(required_unless_present = "config")]
+    pub model: Option<PathBuf>,
+    /// Instead of a model its config.json alone, of which a plan can be made
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub config: Option<PathBuf>,
+    /// What computes: cpu, cuda, or cuda:N for device number N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    pub device: Device,
     /// Threads that compute [default: one per physical core]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
@@ -160,6 +168,19 @@ pub enum Kv {
     F32,
     F16,
     Bf16,
+    /// On CUDA devices
+    Int8,
+    /// On CUDA devices
+    Fp8,
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    let index = match text {
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => Some(0),
+        _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()),
+    };
+    index.map(|index| Device::Cuda { index }).ok_or_else(|| "expected cpu, cuda or cuda:N".into())
 }
 
 impl EngineArguments {
@@ -169,8 +190,11 @@ impl EngineArguments {
             Kv::F32 => KvType::F32,
             Kv::F16 => KvType::F16,
             Kv::Bf16 => KvType::BF16,
+            Kv::Int8 => KvType::Int8,
+            Kv::Fp8 => KvType::Fp8,
         };
         Options {
+            device: self.device,
             n_threads: self.threads.unwrap_or(0),
             memory_limit_bytes: self.memory_limit.unwrap_or(0),
             total_tokens: self.total_tokens.unwrap_or(0),
@@ -191,9 +215,14 @@ impl EngineArguments {
         }
     }
 
+    /// The model's path, or that of its configuration.
+    pub fn path(&self) -> &Path {
+        self.model.as_deref().or(self.config.as_deref()).unwrap_or(Path::new(""))
+    }
+
     /// The model's name for headings.
     pub fn model_name(&self) -> String {
-        let name = self.model.file_name().unwrap_or(self.model.as_os_str());
+        let name = self.path().file_name().unwrap_or(self.path().as_os_str());
         name.to_string_lossy().into_owned()
     }
 }
@@ -217,7 +246,21 @@ mod tests {
         let options = plan.engine.options();
         assert_eq!((options.memory_limit_bytes, options.n_threads), (2 << 30, 3));
         assert_eq!((options.k_type, options.area_mode), (KvType::F16, AreaMode::Short));
-        for wrong in ["larder", "larder plan", "larder run m.gguf", "larder plan m --area wide"] {
+        let line = "larder plan --config c.json --device cuda:1 --kv-type fp8";
+        let Ok(Cli { command: Command::Plan(plan) }) = Cli::try_parse_from(line.split(' ')) else {
+            panic!("{line}")
+        };
+        let options = plan.engine.options();
+        assert_eq!((options.device, options.k_type), (Device::Cuda { index: 1 }, KvType::Fp8));
+        assert_eq!(plan.engine.path(), Path::new("c.json"));
+        for wrong in [
+            "larder",
+            "larder plan m.gguf --device gpu",
+            "larder plan m --config c",
+            "larder plan",
+            "larder run m.gguf",
+            "larder plan m --area wide",
+        ] {
             assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }

@@ -16,7 +16,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
     if options.max_sequence_tokens == 0 && options.total_tokens == 0 {
         options.max_sequence_tokens = n_prompt.saturating_add(n_new).max(1);
     }
-    let mut engine = load(&arguments.engine.model, options)?;
+    let mut engine = load(arguments.engine.path(), options)?;
     let (n_tokens, most) = (n_prompt.saturating_add(n_new), engine.memory().max_sequence_tokens);
     if n_tokens > most {
         return Err(format!("{n_tokens} tokens are to be measured, a sequence has {most}").into());

@@ -11,7 +11,7 @@ use std::io::Write;
 pub fn plan(arguments: &PlanArguments) -> Result<()> {
     let engine = &arguments.engine;
     let options = engine.options();
-    let (memory, area) = Engine::plan_area(&engine.model, &options)?;
+    let (memory, area) = Engine::plan_area(engine.path(), &options)?;
     let mut out = std::io::stdout();
     writeln!(out, "{}\n\n{}", engine.model_name(), table(&memory))?;
     writeln!(out, "  compute area by mode")?;
@@ -19,7 +19,7 @@ pub fn plan(arguments: &PlanArguments) -> Result<()> {
         [("short", AreaMode::Short), ("long", AreaMode::Long), ("auto", AreaMode::Auto)]
     {
         let options = Options { area_mode: mode, ..options.clone() };
-        let planned = Engine::plan(&engine.model, &options);
+        let planned = Engine::plan(engine.path(), &options);
         writeln!(out, "    {name:<6}{}", planned.map_or_else(|e| e.to_string(), |m| of_mode(&m)))?;
     }
     if let Some(file) = &arguments.svg {
@@ -68,7 +68,7 @@ fn table(memory: &Memory) -> String {
                 memory.max_sequences, memory.max_sequence_tokens, memory.max_requests
             ),
         ),
-        ("total", memory.total_bytes(), "from create to release".into()),
+        ("total", memory.total_bytes(), total_of(memory)),
         ("peak", memory.load_peak_bytes, "while create runs".into()),
     ];
     let mut table = String::new();
@@ -81,6 +81,18 @@ fn table(memory: &Memory) -> String {
         table.push('\n');
     }
     table
+}
+
+/// Where the bytes lie.
+fn total_of(memory: &Memory) -> String {
+    match memory.device_bytes {
+        0 => "from create to release".into(),
+        device => format!(
+            "from create to release: {} on the device, {} on the host",
+            size(device),
+            size(memory.host_bytes)
+        ),
+    }
 }
 
 fn of_mode(memory: &Memory) -> String {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Generates one answer.
 pub fn run(arguments: &RunArguments) -> Result<()> {
     let prompt = read_prompt(&arguments.prompt)?;
-    let mut engine = load(&arguments.engine.model, arguments.engine.options())?;
+    let mut engine = load(arguments.engine.path(), arguments.engine.options())?;
     submit(&engine, arguments, &prompt)?;
     let speed = stream(&mut engine)?;
     writeln!(std::io::stdout())?;

@@ -55,7 +55,11 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<Description> {
 
 fn from_config(files: &HuggingFace, checkpoint: &Checkpoint) -> Result<Description> {
     let family = family_of_config(files)?;
-    let config = Config::new(files, checkpoint.tensors().count());
+    let n_tensors = match checkpoint.outline() {
+        Some(_) => OUTLINE_TENSORS,
+        None => checkpoint.tensors().count(),
+    };
+    let config = Config::new(files, n_tensors);
     let mut description = (family.from_config)(&config)?;
     config.finish()?;
     let bare = format!("{}.weight", description.names.embedding);
@@ -100,6 +104,9 @@ fn from_gguf(metadata: &gguf::Metadata, checkpoint: &Checkpoint) -> Result<Descr
     gguf.finish()?;
     Ok(description)
 }
+
+/// What bounds the layers of a model that is only outlined.
+const OUTLINE_TENSORS: usize = 4096;
 
 fn unknown(what: &str, known: &[&str]) -> Error {
     Error::Unsupported(format!("{what} is not supported; known are {}", known.join(", ")))
