@@ -63,7 +63,7 @@ pub trait Backend: Sized + Send {
     /// Bytes of a weight matrix `[n_out, n_in]` in the weights block, as this backend packs it.
     fn linear_bytes(&self, dtype: DType, n_out: u32, n_in: u32) -> Result<u64>;
 
-    /// Of every offset in the compute area.
+    /// Of every offset in the weights block and in the compute area.
     fn alignment(&self) -> u64;
 
     /// Whether weights, KV repo and compute area lie outside of the host's memory.

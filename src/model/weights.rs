@@ -23,9 +23,6 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 
-/// Every weight begins at a multiple of this many bytes of the weights block.
-pub const WEIGHT_ALIGNMENT: u64 = 64;
-
 /// A decoder and where each of its weights comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
@@ -65,6 +62,7 @@ impl Model {
             checkpoint,
             names,
             linear_bytes: &|linear| backend.linear_bytes(linear.dtype, linear.n_out, linear.n_in),
+            alignment: backend.alignment(),
             weights_bytes: 0,
             items: Vec::new(),
             used: BTreeSet::new(),
@@ -80,6 +78,8 @@ struct Finder<'a> {
     checkpoint: &'a Checkpoint,
     names: Names,
     linear_bytes: &'a dyn Fn(&Linear) -> Result<u64>,
+    /// Every weight begins at a multiple of this many bytes of the weights block.
+    alignment: u64,
     weights_bytes: u64,
     items: Vec<LoadItem>,
     used: BTreeSet<String>,
@@ -313,7 +313,7 @@ impl Finder<'_> {
     fn place(&mut self, bytes: u64) -> Result<u64> {
         let offset = self.weights_bytes;
         let end = offset.checked_add(bytes);
-        let end = end.and_then(|end| end.checked_next_multiple_of(WEIGHT_ALIGNMENT));
+        let end = end.and_then(|end| end.checked_next_multiple_of(self.alignment));
         self.weights_bytes =
             end.ok_or_else(|| Error::BadModel("the weights need more than 2^64 bytes".into()))?;
         Ok(offset)
