@@ -5,10 +5,10 @@ use std::ptr::null_mut;
 
 use cudarc::driver::sys::{
     CUfunction, CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID,
-    CUlaunchAttributeValue, CUlaunchConfig,
+    CUlaunchAttributeValue, CUlaunchConfig, CUresult,
 };
 
-use super::{Result, Stream, call};
+use super::{CudaError, Result, Stream, call};
 
 /// A kernel of a module. Valid as long as the module.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,20 @@ impl Function {
         Self { raw, has_dependent_launch }
     }
 
+    /// Stands for a kernel that there is not.
+    pub(crate) fn missing() -> Self {
+        Self { raw: null_mut(), has_dependent_launch: false }
+    }
+
+    /// The shared memory that the kernel has without a launch asking for it.
+    pub fn static_shared_bytes(&self) -> Result<u32> {
+        let which = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let mut bytes: c_int = 0;
+        // SAFETY: a place for a number, and the module of the function is loaded.
+        unsafe { call!(cuFuncGetAttribute(&mut bytes, which, self.raw)) }?;
+        Ok(u32::try_from(bytes).unwrap_or(0))
+    }
+
     /// Allows launches with up to that much dynamic shared memory. Needed above 48 KiB.
     pub fn allow_shared(&self, bytes: u32) -> Result<()> {
         let which = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -61,6 +75,10 @@ impl Function {
         launch: Launch,
         args: &mut [*mut c_void],
     ) -> Result<()> {
+        if self.raw.is_null() {
+            let remark = " (the library has no kernel of that name)";
+            return Err(CudaError::found("cuLaunchKernel", CUresult::CUDA_ERROR_NOT_FOUND, remark));
+        }
         let Launch { grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes, dependent } = launch;
         let stream = stream.raw().cast();
         let parameters = args.as_mut_ptr();
