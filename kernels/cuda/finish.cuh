@@ -45,19 +45,25 @@ __device__ __forceinline__ float with_bias(const float* bias, uint32_t column, f
     return bias ? y + bias[column] : y;
 }
 
-// out = cap((y + bias) * multiplier)
-__device__ __forceinline__ void finish_store(
-    const Finish& f, size_t row, uint32_t column, float y) {
-    float value = with_bias(f.bias, column, y) * f.multiplier;
-    if (f.cap != 0.0f) value = f.cap * tanhf(value / f.cap);
-    static_cast<float*>(f.out)[row * f.leading + column] = value;
+// (y + bias) * multiplier: what the residual grows by
+__device__ __forceinline__ float scaled(const Finish& f, uint32_t column, float y) {
+    return with_bias(f.bias, column, y) * f.multiplier;
 }
 
-// out += (y + bias) * multiplier
+// cap((y + bias) * multiplier)
+__device__ __forceinline__ float stored(const Finish& f, uint32_t column, float y) {
+    const float value = scaled(f, column, y);
+    return f.cap != 0.0f ? f.cap * tanhf(value / f.cap) : value;
+}
+
+__device__ __forceinline__ void finish_store(
+    const Finish& f, size_t row, uint32_t column, float y) {
+    static_cast<float*>(f.out)[row * f.leading + column] = stored(f, column, y);
+}
+
 __device__ __forceinline__ void finish_residual(
     const Finish& f, size_t row, uint32_t column, float y) {
-    float* at = static_cast<float*>(f.out) + row * f.leading + column;
-    *at = *at + with_bias(f.bias, column, y) * f.multiplier;
+    static_cast<float*>(f.out)[row * f.leading + column] += scaled(f, column, y);
 }
 
 // activation(gate + bias) * (up + up_bias)

@@ -7,11 +7,12 @@
 template <class Give>
 __device__ __forceinline__ void norm_row(
     const float* x, const Norm& norm, uint32_t n, const Give& give) {
+    __shared__ float scratch[32];
     float mean = 0.0f, factor = 1.0f;
     if (norm.kind == NORM_LAYER) {
         float sum = 0.0f;
         for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) sum += x[i];
-        mean = block_sum(sum) / float(n);
+        mean = block_sum(sum, scratch) / float(n);
     }
     if (norm.kind != NORM_NONE) {
         float squares = 0.0f;
@@ -19,7 +20,7 @@ __device__ __forceinline__ void norm_row(
             const float apart = x[i] - mean;
             squares += apart * apart;
         }
-        factor = 1.0f / sqrtf(block_sum(squares) / float(n) + norm.eps);
+        factor = 1.0f / sqrtf(block_sum(squares, scratch) / float(n) + norm.eps);
     }
     const float* bias = norm.kind == NORM_LAYER ? norm.bias : nullptr;
     for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {

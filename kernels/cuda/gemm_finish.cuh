@@ -1,0 +1,99 @@
+// What a block of gemm.cuh does with its tile of products: they go through shared memory, so that
+// the epilogues exist once, stores are wide, and a warp has a whole head.
+#pragma once
+#include "gemm.cuh"
+
+// Two neighbouring values, in one store where they may be.
+template <class T>
+__device__ __forceinline__ void put_pair(T* to, float first, float second, bool has_second) {
+    struct alignas(2 * sizeof(T)) Pair { T first, second; };
+    if (has_second && reinterpret_cast<size_t>(to) % sizeof(Pair) == 0) {
+        *reinterpret_cast<Pair*>(to) = Pair{to_act<T>(first), to_act<T>(second)};
+    } else {
+        to[0] = to_act<T>(first);
+        if (has_second) to[1] = to_act<T>(second);
+    }
+}
+
+// Some rows of products in shared memory: `y[row * leading + column]`.
+struct Staged {
+    float* y;
+    uint32_t leading;
+    uint32_t first_row;  // of the output
+    uint32_t n_rows;     // that exist
+};
+
+// The products of a warp, at its columns; `first_row` of the staged ones is the warp's own.
+template <class Shape, class T>
+__device__ __forceinline__ void stage_tile(
+    const WarpTile<Shape, T>& tile, float* y, uint32_t leading) {
+    float* to = y + tile.lane / 4 * leading + tile.column + tile.lane % 4 * 2;
+#pragma unroll
+    for (uint32_t i = 0; i < Shape::M; ++i)
+#pragma unroll
+        for (uint32_t half = 0; half < 2; ++half)
+#pragma unroll
+            for (uint32_t j = 0; j < Shape::N; ++j) {
+                *reinterpret_cast<float2*>(to + (16 * i + 8 * half) * leading + 8 * j) =
+                    make_float2(tile.sums[i][j][2 * half], tile.sums[i][j][2 * half + 1]);
+            }
+}
+
+// Store, residual or gated; neighbours in pairs.
+template <class Act>
+__device__ __forceinline__ void finish_values(
+    const Gemm& g, const Place& place, const Staged& staged) {
+    const Finish& f = g.finish;
+    const uint32_t n_pairs = ceil_div(place.n_columns, 2u);
+    for (uint32_t i = threadIdx.x; i < staged.n_rows * n_pairs; i += blockDim.x) {
+        const uint32_t row = i / n_pairs, in_tile = i % n_pairs * 2;
+        const uint32_t column = place.column + in_tile;
+        const bool second = in_tile + 1 < place.n_columns;
+        const size_t at = size_t(staged.first_row + row) * f.leading + column;
+        const float* y = staged.y + row * staged.leading;
+        float values[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (uint32_t e = 0; e < 2; ++e) {
+            if (e == 1 && !second) break;
+            if (g.kind == FINISH_GATED) {
+                // Gate and up take turns every 8 columns.
+                const float* gate = y + in_tile / 8 * 16 + in_tile % 8 + e;
+                values[e] = gated(f, column + e, gate[0], gate[8]);
+            } else {
+                values[e] = stored(f, column + e, y[in_tile + e]);
+            }
+        }
+        if (g.kind == FINISH_GATED) {
+            put_pair(static_cast<Act*>(f.out) + at, values[0], values[1], second);
+            continue;
+        }
+        float* out = static_cast<float*>(f.out) + at;
+        if (g.kind == FINISH_RESIDUAL) {
+            values[0] += out[0];
+            if (second) values[1] += out[1];
+        }
+        put_pair(out, values[0], values[1], second);
+    }
+}
+
+// Whole heads, a warp per head of a row.
+__device__ __forceinline__ void finish_heads(
+    const Gemm& g, const Place& place, const Staged& staged) {
+    const uint32_t head_dim = g.qkv.kv.head_dim, n_heads = place.n_columns / head_dim;
+    const uint32_t first_head = g.qkv.first_head[place.matrix] + place.column / head_dim;
+    for (uint32_t i = threadIdx.x / 32; i < staged.n_rows * n_heads; i += blockDim.x / 32) {
+        const uint32_t row = i / n_heads, head = i % n_heads;
+        finish_head(g.qkv, staged.first_row + row, first_head + head,
+                    staged.y + row * staged.leading + head * head_dim);
+    }
+}
+
+template <class Act>
+__device__ __forceinline__ void finish_staged(
+    const Gemm& g, const Place& place, const Staged& staged) {
+    if (g.kind == FINISH_QKV) {
+        finish_heads(g, place, staged);
+    } else {
+        finish_values<Act>(g, place, staged);
+    }
+}
