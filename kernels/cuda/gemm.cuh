@@ -36,13 +36,16 @@ enum FinishKind : uint32_t {
     FINISH_QKV = 3
 };
 
+// As Act of product.rs.
+enum ActType : uint32_t { ACT_F32 = 0, ACT_F16 = 1, ACT_BF16 = 2 };
+
 struct Gemm {
     Weights weights[3];  // one; gate and up; or some of q, k, v
     const void* input;   // act rows [n_rows][n_in]
     Finish finish;       // of all kinds but qkv
     QkvFinish qkv;
     uint32_t kind;       // FinishKind
-    uint32_t n_weights;
+    uint32_t act;        // ActType of what a gated product writes
     uint32_t n_rows;
     uint32_t n_columns;  // of a block: whole heads with qkv, of each of gate and up when gated
 };

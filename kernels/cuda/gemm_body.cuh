@@ -65,8 +65,8 @@ __device__ __forceinline__ void gemm_body(const Gemm& g) {
             if (tile.row == first) stage_tile(tile, staged, leading);
             __syncthreads();
         }
-        finish_staged<T>(g, place, {staged + (turns ? 0 : first * leading), leading, row,
-                                    min(TURN_ROWS, g.n_rows - row)});
+        finish_staged(g, place, {staged + (turns ? 0 : first * leading), leading, row,
+                                 min(TURN_ROWS, g.n_rows - row)});
         if (turns) __syncthreads();
     }
 }

@@ -39,8 +39,19 @@ __device__ __forceinline__ void stage_tile(
             }
 }
 
+__device__ __forceinline__ void put_gated(
+    const Gemm& g, size_t at, float first, float second, bool has_second) {
+    void* out = g.finish.out;
+    if (g.act == ACT_BF16) {
+        put_pair(static_cast<bf16*>(out) + at, first, second, has_second);
+    } else if (g.act == ACT_F16) {
+        put_pair(static_cast<f16*>(out) + at, first, second, has_second);
+    } else {
+        put_pair(static_cast<float*>(out) + at, first, second, has_second);
+    }
+}
+
 // Store, residual or gated; neighbours in pairs.
-template <class Act>
 __device__ __forceinline__ void finish_values(
     const Gemm& g, const Place& place, const Staged& staged) {
     const Finish& f = g.finish;
@@ -64,7 +75,7 @@ __device__ __forceinline__ void finish_values(
             }
         }
         if (g.kind == FINISH_GATED) {
-            put_pair(static_cast<Act*>(f.out) + at, values[0], values[1], second);
+            put_gated(g, at, values[0], values[1], second);
             continue;
         }
         float* out = static_cast<float*>(f.out) + at;
@@ -88,12 +99,11 @@ __device__ __forceinline__ void finish_heads(
     }
 }
 
-template <class Act>
 __device__ __forceinline__ void finish_staged(
     const Gemm& g, const Place& place, const Staged& staged) {
     if (g.kind == FINISH_QKV) {
         finish_heads(g, place, staged);
     } else {
-        finish_values<Act>(g, place, staged);
+        finish_values(g, place, staged);
     }
 }

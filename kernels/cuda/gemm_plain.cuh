@@ -36,7 +36,7 @@ template <class Shape, class T> struct PlainSource {
         for (uint32_t j = 0; j < PIECES; ++j) {
             const TileRow at = tile_row(g, place, first + threadIdx.x / 4 + j * ROW_STEP);
             const Weights& weights = g.weights[at.matrix];
-            from[j] = static_cast<const T*>(weights.planes[0]) +
+            from[j] = reinterpret_cast<const T*>(weights.planes[0]) +
                       size_t(at.valid ? at.row : 0) * weights.row_elements + threadIdx.x % 4 * 8;
             valid |= uint32_t(at.valid) << j;
         }

@@ -46,7 +46,7 @@ pub const fn row_bytes(k: KvKind, v: KvKind, n_kv_heads: u32, head_dim: u32) -> 
 }
 
 /// One layer's rows. The same struct as in kv.cuh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct KvRows {
     /// The row of slot 0, aligned to 16 bytes.

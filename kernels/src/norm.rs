@@ -90,9 +90,7 @@ pub unsafe fn final_norm(
     };
     // SAFETY: the parameters are the kernel's; the addresses as the caller says.
     unsafe {
-        kernels
-            .function("gather_rows")
-            .launch(stream, launch, &mut args![x, rows, n_rows, n])?;
+        kernels.function("gather_rows").launch(stream, launch, &mut args![x, rows, n_rows, n])?;
         norm_rows(kernels, stream, norm, Act::F32, x, 0, x, n_rows, n)
     }
 }

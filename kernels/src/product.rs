@@ -4,6 +4,8 @@
 
 use crate::driver::DevicePtr;
 use crate::format::Format;
+use crate::kv::KvRows;
+use crate::norm::Norm;
 
 /// Type of the rows that a product reads. The numbers are those of `cuda/product.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +81,46 @@ impl Finish {
     }
 }
 
+/// Which elements RoPE rotates together. The numbers are those of `cuda/finish.cuh`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum RopePairs {
+    /// `i` with `i + rope_dim / 2`.
+    #[default]
+    Halves = 0,
+    /// `2 i` with `2 i + 1`.
+    Adjacent = 1,
+}
+
+/// What becomes of heads of q, k and v: bias, norm, RoPE; then q to its place, K and V to the row's slot. Heads
+/// count from 0: those of q, then K's, then V's.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct QkvFinish {
+    /// f32 `[rows][n_heads * head_dim]`
+    pub q: DevicePtr,
+    /// u32 `[rows]`: where each row's K and V go.
+    pub slots: DevicePtr,
+    /// f32 `[rows][rope_dim / 2][2]` of [`rope_table`](crate::rope::rope_table); 0: no RoPE.
+    pub rope_table: DevicePtr,
+    /// Of q, k and v: f32 `[heads * head_dim]`; 0: none.
+    pub bias: [DevicePtr; 3],
+    /// Over each head of q, before RoPE.
+    pub q_norm: Norm,
+    pub k_norm: Norm,
+    /// The layer's rows, with the number of K and V heads and the size of a head.
+    pub kv: KvRows,
+    /// Heads of q.
+    pub n_heads: u32,
+    /// Elements of a head that turn, an even number.
+    pub rope_dim: u32,
+    pub rope_pairs: RopePairs,
+    /// First head of each matrix of the launch; it covers `n_out / head_dim` heads of one kind.
+    pub first_head: [u32; 3],
+}
+
+const _: () = assert!(size_of::<QkvFinish>() == 176, "finish.cuh has the same struct");
+
 /// What a product does with its results, and how many matrices it takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FinishKind {
@@ -88,4 +130,6 @@ pub enum FinishKind {
     Residual(Finish),
     /// Two matrices, gate and up: `out = activation(gate + bias) * (up + up_bias)`, rows of `Act`.
     Gated(Finish, Act),
+    /// One to three matrices of one format: some of q, k and v.
+    Qkv(QkvFinish),
 }
