@@ -214,6 +214,9 @@
 /** detokenize: leave control tokens out. */
 #define LARDER_TEXT_SKIP_SPECIAL 4
 
+/** A tensor as dlpack.h declares it; include that to look inside. */
+typedef struct DLManagedTensor DLManagedTensor;
+
 /**
  * One model on one device, with its KV repo and its compute area. Made by larder_engine_create and destroyed by
  * larder_engine_release, together with its sequences and requests, whose handles are then meaningless; they hold
@@ -366,6 +369,20 @@ typedef struct larder_output {
     /** [n_hidden_rows][hidden_size], in the order of the batch; NULL when there are none. */
     const float *hidden;
 } larder_output;
+
+/** Where forward left its rows. */
+typedef struct larder_tensors {
+    /** Set by larder_tensors_init. */
+    uint32_t struct_size;
+    /** Not 0: the tensors lie on a CUDA device, and event is set. */
+    uint32_t is_device;
+    /** float32 [n_logits_rows][vocabulary_size], or NULL when there are none. */
+    struct DLManagedTensor *logits;
+    /** float32 [n_hidden_rows][hidden_size], or NULL when there are none. */
+    struct DLManagedTensor *hidden;
+    /** A CUevent to wait for before the tensors are read (cuStreamWaitEvent); NULL: they are there. */
+    void *event;
+} larder_tensors;
 
 /** How a request's tokens are chosen. All zero is greedy. */
 typedef struct larder_sampling {
@@ -629,6 +646,23 @@ void larder_output_init(struct larder_output *output);
 larder_status larder_engine_forward(struct larder_engine *engine,
                                     const struct larder_batch *batch,
                                     struct larder_output *output);
+
+/** Sets every field to 0, and struct_size. tensors: not NULL. Any thread. */
+void larder_tensors_init(struct larder_tensors *tensors);
+
+/**
+ * As larder_engine_forward, but the rows stay where they were computed: nothing is copied to the host, and on a
+ * device nothing is waited for. The tensors and the event are the engine's and valid until its next forward, step or
+ * release; a tensor's deleter may be called and does nothing. batch.pooling must be LARDER_POOL_NONE and normalize 0;
+ * where hidden states are wanted, they must be of all rows that want anything.
+ *
+ * engine, batch: not NULL. tensors: not NULL, set up by larder_tensors_init, written on success only.
+ * Errors: as larder_engine_forward.
+ * One caller at a time, from any thread; a second one gets BUSY.
+ */
+larder_status larder_engine_forward_tensors(struct larder_engine *engine,
+                                            const struct larder_batch *batch,
+                                            struct larder_tensors *tensors);
 
 /** Sets every field to its default. sampling: not NULL. Any thread. */
 void larder_sampling_init(struct larder_sampling *sampling);

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 /// The files of src/ffi with something for the header, in its order.
-const SOURCES: [&str; 12] = [
-    "version", "status", "hooks", "options", "memory", "engine", "sequence", "forward", "request",
-    "step", "text", "boundary",
+const SOURCES: [&str; 13] = [
+    "version", "status", "hooks", "options", "memory", "engine", "sequence", "forward", "tensors",
+    "request", "step", "text", "boundary",
 ];
 
 fn fresh() -> String {

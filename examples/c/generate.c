@@ -1,6 +1,7 @@
 /* Answers one question: plan, load, render the chat, stream the answer, tell the speed.
  *
  *     generate MODEL "Why is the sky blue?"
+ *     generate MODEL "Why is the sky blue?" cuda
  */
 #include <larder.h>
 
@@ -55,12 +56,13 @@ static larder_text render(const larder_engine *engine, const char *question) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        fprintf(stderr, "usage: %s MODEL QUESTION\n", argv[0]);
+    if (argc < 3 || argc > 4 || (argc == 4 && strcmp(argv[3], "cuda") != 0)) {
+        fprintf(stderr, "usage: %s MODEL QUESTION [cuda]\n", argv[0]);
         return 2;
     }
     larder_options options;
     larder_options_init(&options);
+    options.device = argc == 4 ? LARDER_DEVICE_CUDA : LARDER_DEVICE_CPU;
     options.max_sequences = 1;
     options.max_sequence_tokens = 512;
     print_plan(argv[1], &options);

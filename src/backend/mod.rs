@@ -9,7 +9,7 @@ pub mod ops;
 
 use crate::area::{Area, Region};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Layer;
 use crate::options::Hooks;
 use ops::{
@@ -42,6 +42,16 @@ pub struct PassLimits {
     pub vocab_size: u32,
 }
 
+/// Where a region lies, for someone who reads it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub address: u64,
+    /// Number of the CUDA device; `None`: the host's memory.
+    pub cuda_device: Option<u32>,
+    /// A `CUevent` behind which the region is written; 0: it is.
+    pub event: usize,
+}
+
 /// Rows that the host may look at after a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -67,7 +77,9 @@ pub trait Backend: Sized + Send {
     fn alignment(&self) -> u64;
 
     /// Whether weights, KV repo and compute area lie outside of the host's memory.
-    fn is_device(&self) -> bool;
+    fn is_device(&self) -> bool {
+        false
+    }
 
     /// Told before the first pass is traced: the most of everything, and each layer's attention. `total_tokens` may
     /// be lower in the end.
@@ -78,10 +90,14 @@ pub trait Backend: Sized + Send {
     -> Result<()>;
 
     /// Bytes of tables behind the area's plan.
-    fn tables_bytes(&self, limits: &PassLimits) -> u64;
+    fn tables_bytes(&self, _limits: &PassLimits) -> u64 {
+        0
+    }
 
     /// Bytes of pinned host memory.
-    fn pinned_bytes(&self, limits: &PassLimits) -> u64;
+    fn pinned_bytes(&self, _limits: &PassLimits) -> u64 {
+        0
+    }
 
     /// Host bytes that [`reserve`](Self::reserve) takes for its own tables, beside the blocks.
     fn bookkeeping_bytes(&self, limits: &PassLimits, kv: &KvLayout) -> u64;
@@ -107,21 +123,31 @@ pub trait Backend: Sized + Send {
 
     /// Numbers of rows for which [`begin_capture`](Self::begin_capture) is to be called, once, after the weights are
     /// there. None where passes are not captured.
-    fn capture_rows(&self) -> Vec<u32>;
+    fn capture_rows(&self) -> Vec<u32> {
+        Vec::new()
+    }
 
     /// The operations of the next pass, up to and including the final norm of all its rows, are recorded for a pass of
     /// `n_rows` rows of as many sequences.
-    fn begin_capture(&mut self, n_rows: u32) -> Result<()>;
+    fn begin_capture(&mut self, _n_rows: u32) -> Result<()> {
+        Err(Error::Internal("this backend records no passes".into()))
+    }
 
     /// Ends the recording.
-    fn end_capture(&mut self) -> Result<()>;
+    fn end_capture(&mut self) -> Result<()> {
+        Err(Error::Internal("this backend records no passes".into()))
+    }
 
     /// Begins a pass over `batch`, of whose rows `wanted` will go through the final norm. Where a recorded pass can
     /// stand in, it runs now, and the operations up to the final norm only ask the area.
-    fn begin(&mut self, batch: &BatchView<'_>, wanted: &[u32]) -> Result<()>;
+    fn begin(&mut self, _batch: &BatchView<'_>, _wanted: &[u32]) -> Result<()> {
+        Ok(())
+    }
 
     /// Waits for the device and makes the first `n_values` of a region visible to the host, until the next pass.
-    fn fetch(&mut self, region: &Region, n_values: usize, output: Output) -> Result<()>;
+    fn fetch(&mut self, _region: &Region, _n_values: usize, _output: Output) -> Result<()> {
+        Ok(())
+    }
 
     /// What was fetched.
     fn fetched(&self, region: &Region, n_values: usize, output: Output) -> Result<&[f32]>;
@@ -133,6 +159,9 @@ pub trait Backend: Sized + Send {
         n_values: usize,
         output: Output,
     ) -> Result<&mut [f32]>;
+
+    /// Where a region lies; on a device with an event behind all that was launched.
+    fn place_of(&mut self, region: &Region) -> Result<Placed>;
 
     /// cos and sin of every row's position: `table [rows][rope.dim / 2][2]`.
     fn rope_table(

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::batch::HostBatch;
 use super::blueprint::Blueprint;
-use super::pool::{PooledGroup, normalize, pool};
+use super::pool::PooledGroup;
 use super::trace::ShapeOnly;
-use super::{ForwardBatch, ForwardOutput, Numbers, Pooling};
+use super::{ForwardBatch, Numbers, Pooling};
 use crate::area::{self, Area, Region};
+use crate::backend::Backend;
 use crate::backend::ops::{BatchView, SampleResult};
-use crate::backend::{Backend, Output};
 use crate::error::{Error, Result};
 use crate::kv::KvRepo;
 use crate::model::Decoder;
@@ -19,10 +19,10 @@ use crate::serve::{Edge, Event, SAMPLE_TILE, Scheduler, StepBatch};
 
 /// Backend, decoder and all tables. Nothing here allocates after [`Core::create`].
 pub(super) struct Core<B> {
-    compute: Compute<B>,
+    pub(super) compute: Compute<B>,
     pub(super) kv: KvRepo,
-    host_batch: HostBatch,
-    pooled: Vec<PooledGroup>,
+    pub(super) host_batch: HostBatch,
+    pub(super) pooled: Vec<PooledGroup>,
     scheduler: Scheduler,
     step_batch: StepBatch,
     edge: Arc<Edge>,
@@ -30,9 +30,9 @@ pub(super) struct Core<B> {
 }
 
 /// What a forward pass runs on.
-struct Compute<B> {
-    backend: B,
-    decoder: Decoder,
+pub(super) struct Compute<B> {
+    pub(super) backend: B,
+    pub(super) decoder: Decoder,
     area: Area,
     mlp_tile_rows: usize,
     /// 0, 1, 2, …: `head` takes all rows that the final norm left.
@@ -95,21 +95,24 @@ impl<B: Backend> Core<B> {
         self.compute.decoder.hidden_size
     }
 
-    /// See [`Engine::forward`](super::Engine::forward).
-    pub(super) fn forward(&mut self, batch: &ForwardBatch<'_>) -> Result<ForwardOutput<'_>> {
+    /// All rows, or none: an error leaves the sequences as they were. `finish` is told where logits and hidden rows
+    /// lie.
+    pub(super) fn run<T>(
+        &mut self,
+        batch: &ForwardBatch<'_>,
+        finish: impl FnOnce(&mut Self, Region, Region) -> Result<T>,
+    ) -> Result<T> {
         self.check(batch)?;
         self.host_batch.fill(batch, &mut self.kv)?;
-        match self.run(batch) {
-            Ok(regions) => self.output(regions),
-            Err(error) => {
-                self.host_batch.undo(&mut self.kv);
-                Err(error)
-            }
+        let result = self.pass(batch).and_then(|(logits, x)| finish(self, logits, x));
+        if result.is_err() {
+            self.host_batch.undo(&mut self.kv);
         }
+        result
     }
 
-    /// The whole pass; returns where logits and hidden rows lie, and how many hidden rows there are.
-    fn run(&mut self, batch: &ForwardBatch<'_>) -> Result<(Region, Region, usize)> {
+    /// The whole pass; returns where logits and the wanted rows lie.
+    fn pass(&mut self, batch: &ForwardBatch<'_>) -> Result<(Region, Region)> {
         let n_logits = self.host_batch.logits.len();
         if n_logits > self.numbers.max_logits_rows as usize {
             return Err(Error::LimitReached(format!(
@@ -120,43 +123,7 @@ impl<B: Backend> Core<B> {
         let view = self.host_batch.view(batch, &self.kv);
         let x = self.compute.trunk(&view, &self.host_batch.wanted)?;
         let logits = self.compute.logits(&x, &self.host_batch.logits)?;
-        let n_hidden = self.pool(batch, &x)?;
-        Ok((logits, x, n_hidden))
-    }
-
-    /// Moves the hidden rows together, as the batch asks for them.
-    fn pool(&mut self, batch: &ForwardBatch<'_>, x: &Region) -> Result<usize> {
-        let hidden_size = self.compute.decoder.hidden_size as usize;
-        let HostBatch { hidden, wanted, .. } = &self.host_batch;
-        if hidden.is_empty() {
-            return Ok(0);
-        }
-        let group_of = |i: usize| self.host_batch.group_of_wanted(hidden[i]);
-        let (backend, n_values) = (&mut self.compute.backend, wanted.len() * hidden_size);
-        backend.fetch(x, n_values, Output::Hidden)?;
-        let x = backend.fetched_mut(x, n_values, Output::Hidden)?;
-        let n = pool(x, hidden_size, hidden, group_of, batch.pooling, &mut self.pooled);
-        if batch.normalize {
-            normalize(&mut x[..n * hidden_size], hidden_size);
-        }
-        Ok(n)
-    }
-
-    fn output(
-        &mut self,
-        (logits, x, n_hidden): (Region, Region, usize),
-    ) -> Result<ForwardOutput<'_>> {
-        let n_logits = self.host_batch.logits.len();
-        let n_logits_values = n_logits * self.vocab_size() as usize;
-        let n_hidden_values = n_hidden * self.hidden_size() as usize;
-        let backend = &mut self.compute.backend;
-        backend.fetch(&logits, n_logits_values, Output::Logits)?;
-        Ok(ForwardOutput {
-            n_logits_rows: n_logits as u32,
-            n_hidden_rows: n_hidden as u32,
-            logits: backend.fetched(&logits, n_logits_values, Output::Logits)?,
-            hidden: backend.fetched(&x, n_hidden_values, Output::Hidden)?,
-        })
+        Ok((logits, x))
     }
 
     /// Everything about the batch that needs no sequence.

@@ -11,6 +11,7 @@ mod blueprint;
 mod core;
 mod memory;
 mod numbers;
+mod outputs;
 mod pool;
 pub mod text_source;
 mod trace;
@@ -19,10 +20,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::area;
-use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use crate::backend::cuda::Cuda;
+use crate::backend::{Backend, Placed};
 use crate::error::{Error, Result};
 use crate::ids::{SequenceHandle, TokenId};
 use crate::options::{AreaMode, Device, Options};
@@ -76,6 +77,17 @@ pub struct ForwardOutput<'a> {
     pub logits: &'a [f32],
     /// `[n_hidden_rows][hidden_size]`, after the final norm.
     pub hidden: &'a [f32],
+}
+
+/// Where a forward pass left what it computed.
+#[derive(Debug, Clone, Copy)]
+pub struct PlacedOutput {
+    pub n_logits_rows: u32,
+    pub n_hidden_rows: u32,
+    /// `[n_logits_rows][vocab_size]` f32
+    pub logits: Placed,
+    /// `[n_hidden_rows][hidden_size]` f32, after the final norm.
+    pub hidden: Placed,
 }
 
 /// An engine. Dropping it gives all memory back and ends its threads.
@@ -253,6 +265,15 @@ impl Engine {
     /// `InvalidArgument`, `StaleHandle`, `OutOfSlots`, `LimitReached`, `Device`, `Internal`.
     pub fn forward(&mut self, batch: &ForwardBatch<'_>) -> Result<ForwardOutput<'_>> {
         on_core!(self, core => core.forward(batch))
+    }
+
+    /// As [`forward`](Self::forward), but the rows stay where they were computed, until the next pass. On a device
+    /// they are there when the event has passed.
+    ///
+    /// # Errors
+    /// As `forward`; `InvalidArgument` with pooling or scaling, and where only some of the wanted rows are hidden ones.
+    pub fn forward_in_place(&mut self, batch: &ForwardBatch<'_>) -> Result<PlacedOutput> {
+        on_core!(self, core => core.forward_in_place(batch))
     }
 
     /// One forward pass over the requests that are admitted; returns the number of events written.

@@ -12,6 +12,7 @@ use super::memory::larder_memory;
 use super::options::{larder_options, options_from};
 use super::pointers::{check, copy_out, output, path as path_in, struct_size, write_versioned};
 use super::status::larder_status;
+use super::tensors::Tensors;
 use crate::engine::{Engine, Memory};
 use crate::error::{Error, Result};
 use crate::ids::{RequestHandle, SequenceHandle};
@@ -40,6 +41,7 @@ pub(super) struct Running {
     pub(super) engine: Engine,
     pub(super) sequences: Vec<SequenceHandle>,
     pub(super) events: Vec<Event>,
+    pub(super) tensors: Tensors,
 }
 
 impl Running {
@@ -47,7 +49,7 @@ impl Running {
         let memory = engine.memory();
         let sequences = Vec::with_capacity(memory.max_batch_rows as usize);
         let events = vec![Event::default(); n_events(memory)];
-        Running { engine, sequences, events }
+        Running { engine, sequences, events, tensors: Tensors::new() }
     }
 }
 
@@ -59,7 +61,9 @@ fn n_events(memory: &Memory) -> usize {
 /// Bytes of a handle and its arrays, beside the engine's own.
 fn handle_bytes(memory: &Memory) -> u64 {
     let rows = u64::from(memory.max_batch_rows) * size_of::<SequenceHandle>() as u64;
-    (size_of::<larder_engine>() + n_events(memory) * size_of::<Event>()) as u64 + rows
+    (size_of::<larder_engine>() + n_events(memory) * size_of::<Event>()) as u64
+        + rows
+        + Tensors::bytes()
 }
 
 /// The engine's memory with the handle's; both stay under the limit together, for which `options` may change.

@@ -7,7 +7,7 @@ use super::pointers::{
 };
 use super::sequence::larder_sequence;
 use super::status::larder_status;
-use crate::engine::{ForwardBatch, Pooling};
+use crate::engine::{Engine, ForwardBatch, Pooling};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 
@@ -119,7 +119,7 @@ pub unsafe extern "C" fn larder_engine_forward(
     }
 }
 
-/// Converts the rows, runs them, and points into the result.
+/// Runs the rows and points into the result.
 ///
 /// # Safety
 /// As [`input_slice`] for each array of the batch.
@@ -128,6 +128,36 @@ unsafe fn run(
     running: &mut Running,
     batch: &larder_batch,
 ) -> Result<larder_output> {
+    let (vocabulary_size, hidden_size) =
+        (running.engine.vocab_size(), running.engine.hidden_size());
+    let or_null = |rows: &[f32]| if rows.is_empty() { std::ptr::null() } else { rows.as_ptr() };
+    // SAFETY: handed on.
+    unsafe {
+        with_batch(handles, running, batch, |engine, batch| {
+            let output = engine.forward(&batch)?;
+            Ok(larder_output {
+                struct_size: 0,
+                n_logits_rows: output.n_logits_rows,
+                n_hidden_rows: output.n_hidden_rows,
+                vocabulary_size,
+                hidden_size,
+                logits: or_null(output.logits),
+                hidden: or_null(output.hidden),
+            })
+        })
+    }
+}
+
+/// Converts the rows.
+///
+/// # Safety
+/// As [`input_slice`] for each array of the batch.
+pub(super) unsafe fn with_batch<T>(
+    handles: &larder_engine,
+    running: &mut Running,
+    batch: &larder_batch,
+    then: impl FnOnce(&mut Engine, ForwardBatch<'_>) -> Result<T>,
+) -> Result<T> {
     let n_rows = batch.n_rows as usize;
     let Running { engine, sequences, .. } = running;
     if n_rows == 0 {
@@ -156,8 +186,7 @@ unsafe fn run(
     };
     sequences.clear();
     sequences.extend(rows.iter().map(|handle| handles.sequence(*handle)));
-    let (vocabulary_size, hidden_size) = (engine.vocab_size(), engine.hidden_size());
-    let output = engine.forward(&ForwardBatch {
+    let batch = ForwardBatch {
         n_rows: batch.n_rows,
         tokens: (!batch.tokens.is_null()).then(|| token_ids(tokens)),
         embeddings: (!batch.embeddings.is_null()).then_some(embeddings),
@@ -165,17 +194,8 @@ unsafe fn run(
         wants: (!batch.wants.is_null()).then_some(wants),
         pooling: pooling_from(batch.pooling)?,
         normalize: batch.normalize != 0,
-    })?;
-    let or_null = |rows: &[f32]| if rows.is_empty() { std::ptr::null() } else { rows.as_ptr() };
-    Ok(larder_output {
-        struct_size: 0,
-        n_logits_rows: output.n_logits_rows,
-        n_hidden_rows: output.n_hidden_rows,
-        vocabulary_size,
-        hidden_size,
-        logits: or_null(output.logits),
-        hidden: or_null(output.hidden),
-    })
+    };
+    then(engine, batch)
 }
 
 fn pooling_from(value: u32) -> Result<Pooling> {

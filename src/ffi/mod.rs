@@ -18,6 +18,7 @@ pub mod request;
 pub mod sequence;
 pub mod status;
 pub mod step;
+pub mod tensors;
 #[cfg(feature = "test-panic")]
 mod test_panic;
 pub mod text;

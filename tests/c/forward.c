@@ -1,4 +1,4 @@
-/* forward through the header: chunks, a fork and embeddings give the bits of the whole prompt at once. */
+/* forward through the header: chunks, a fork and embeddings give the logits of the whole prompt at once. */
 #include "check.h"
 
 enum { N = 12, MAX_VOCABULARY = 512 };
@@ -26,7 +26,7 @@ static void append(larder_sequence sequence, const uint32_t *tokens, uint32_t n,
     if (output.logits != NULL) memcpy(logits, output.logits, vocabulary_size * sizeof(float));
 }
 
-static void chunks_and_forks_keep_the_bits(void) {
+static void chunks_and_forks_keep_the_logits(void) {
     float whole[MAX_VOCABULARY], other[MAX_VOCABULARY];
     larder_sequence a, b, c;
     EXPECT(LARDER_OK, larder_sequence_open(engine, &a));
@@ -35,15 +35,15 @@ static void chunks_and_forks_keep_the_bits(void) {
 
     EXPECT(LARDER_OK, larder_sequence_open(engine, &b));
     for (uint32_t i = 0; i < N; i++) append(b, TOKENS + i, 1, other);
-    CHECK(memcmp(whole, other, vocabulary_size * sizeof(float)) == 0);
+    CHECK(same_row(whole, other, vocabulary_size));
 
     EXPECT(LARDER_OK, larder_sequence_fork(engine, a, 5, &c));
     append(c, TOKENS + 5, N - 5, other);
-    CHECK(memcmp(whole, other, vocabulary_size * sizeof(float)) == 0);
+    CHECK(same_row(whole, other, vocabulary_size));
 
     EXPECT(LARDER_OK, larder_sequence_truncate(engine, b, 7));
     append(b, TOKENS + 7, N - 7, other);
-    CHECK(memcmp(whole, other, vocabulary_size * sizeof(float)) == 0);
+    CHECK(same_row(whole, other, vocabulary_size));
 
     uint64_t length = 0;
     EXPECT(LARDER_OK, larder_sequence_length(engine, c, &length));
@@ -137,7 +137,7 @@ static void all_or_nothing(void) {
 int main(int argc, char **argv) {
     larder_options options = small_options();
     engine = engine_of(model_of(argc, argv), &options);
-    chunks_and_forks_keep_the_bits();
+    chunks_and_forks_keep_the_logits();
     rows_get_what_they_want();
     embeddings_take_the_place_of_tokens();
     all_or_nothing();

@@ -24,6 +24,7 @@ static void init_functions_take_null(void) {
     larder_memory_init(NULL);
     larder_batch_init(NULL);
     larder_output_init(NULL);
+    larder_tensors_init(NULL);
     larder_sampling_init(NULL);
     larder_request_options_init(NULL);
 }
@@ -57,7 +58,6 @@ static void plan_and_create(const char *model) {
     EXPECT(LARDER_OK, larder_engine_plan(model, NULL, &memory));
 
     WITH(device, 7, LARDER_INVALID_ARGUMENT, "options.device");
-    WITH(device, LARDER_DEVICE_CUDA, LARDER_UNSUPPORTED, "CUDA");
     WITH(device_index, 1, LARDER_INVALID_ARGUMENT, "options.device_index");
     WITH(k_type, LARDER_KV_INT8, LARDER_UNSUPPORTED, "options.k_type");
     WITH(v_type, LARDER_KV_FP8, LARDER_UNSUPPORTED, "options.v_type");
@@ -76,6 +76,24 @@ static void plan_and_create(const char *model) {
     hooks.allocate = (void *(*)(void *, uint32_t, size_t, size_t))abort;
     WITH(hooks, &hooks, LARDER_INVALID_ARGUMENT, "deallocate");
     CHECK(created == NULL);
+}
+
+/* A build without CUDA, a machine without a driver: a status that says so. With a GPU there is an engine. */
+static void cuda_or_a_reason(const char *model) {
+    larder_options options = small_options();
+    options.device = LARDER_DEVICE_CUDA;
+    larder_engine *created = NULL;
+    larder_status status = larder_engine_create(model, &options, &created);
+    if (status == LARDER_OK) {
+        EXPECT(LARDER_OK, larder_engine_release(created));
+        return;
+    }
+    CHECK(status == LARDER_UNSUPPORTED || status == LARDER_DEVICE);
+    CHECK(created == NULL);
+    SAYS("CUDA");
+    options.device_index = 1000;
+    CHECK(larder_engine_create(model, &options, &created) < 0 && created == NULL);
+    SAYS("CUDA");
 }
 
 static void engine_functions(void) {
@@ -295,6 +313,7 @@ int main(int argc, char **argv) {
     larder_options options = small_options();
     init_functions_take_null();
     plan_and_create(model);
+    cuda_or_a_reason(model);
     engine = engine_of(model, &options);
     EXPECT(LARDER_OK, larder_sequence_open(engine, &sequence));
     engine_functions();

@@ -9,7 +9,7 @@ use larder::backend::ops::{
     Activation, AttendOp, BatchView, Embedding, HeadOp, KvLayout, Linear, MlpOp, Norm, ProjectOp,
     QkvOp, Rope, RopePairs, RowInput, SampleRow, Vector,
 };
-use larder::backend::{Backend, BlockSizes, Output, PassLimits, Startup};
+use larder::backend::{Backend, BlockSizes, Output, PassLimits, Placed, Startup};
 use larder::dtype::DType;
 use larder::error::{Error, Result};
 use larder::ids::{Layer, NO_SEGMENT, Slot};
@@ -157,20 +157,8 @@ impl Backend for NaiveBackend {
         64
     }
 
-    fn is_device(&self) -> bool {
-        false
-    }
-
     fn prepare(&mut self, _: &PassLimits, _: &KvLayout, _: &[AttendOp]) -> Result<()> {
         Ok(())
-    }
-
-    fn tables_bytes(&self, _: &PassLimits) -> u64 {
-        0
-    }
-
-    fn pinned_bytes(&self, _: &PassLimits) -> u64 {
-        0
     }
 
     fn bookkeeping_bytes(&self, _: &PassLimits, _: &KvLayout) -> u64 {
@@ -219,32 +207,17 @@ impl Backend for NaiveBackend {
         self.rows_mut(region).fill(f32::NAN);
     }
 
-    fn capture_rows(&self) -> Vec<u32> {
-        Vec::new()
-    }
-
-    fn begin_capture(&mut self, _: u32) -> Result<()> {
-        Ok(())
-    }
-
-    fn end_capture(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn begin(&mut self, _: &BatchView<'_>, _: &[u32]) -> Result<()> {
-        Ok(())
-    }
-
-    fn fetch(&mut self, _: &Region, _: usize, _: Output) -> Result<()> {
-        Ok(())
-    }
-
     fn fetched(&self, region: &Region, n_values: usize, _: Output) -> Result<&[f32]> {
         Ok(&self.rows(region)[..n_values])
     }
 
     fn fetched_mut(&mut self, region: &Region, n: usize, _: Output) -> Result<&mut [f32]> {
         Ok(&mut self.rows_mut(region)[..n])
+    }
+
+    fn place_of(&mut self, region: &Region) -> Result<Placed> {
+        let address = self.rows(region).as_ptr().addr() as u64;
+        Ok(Placed { address, cuda_device: None, event: 0 })
     }
 
     fn rope_table(

@@ -32,7 +32,7 @@ use super::ops::{
     AttendOp, BatchView, Embedding, HeadOp, KvLayout, Linear, MlpOp, Norm, ProjectOp, QkvOp, Rope,
     SampleRow, Vector,
 };
-use super::{Backend, BlockSizes, Output, PassLimits, Startup};
+use super::{Backend, BlockSizes, Output, PassLimits, Placed, Startup};
 use crate::area::{Area, Region};
 use crate::dtype::{DType, KvType};
 use crate::error::{Error, Result};
@@ -130,10 +130,6 @@ impl Backend for Cpu {
         CACHE_LINE
     }
 
-    fn is_device(&self) -> bool {
-        false
-    }
-
     fn prepare(
         &mut self,
         _limits: &PassLimits,
@@ -148,14 +144,6 @@ impl Backend for Cpu {
             }
         }
         Ok(())
-    }
-
-    fn tables_bytes(&self, _limits: &PassLimits) -> u64 {
-        0
-    }
-
-    fn pinned_bytes(&self, _limits: &PassLimits) -> u64 {
-        0
     }
 
     fn bookkeeping_bytes(&self, _limits: &PassLimits, kv: &KvLayout) -> u64 {
@@ -192,26 +180,6 @@ impl Backend for Cpu {
         }
     }
 
-    fn capture_rows(&self) -> Vec<u32> {
-        Vec::new()
-    }
-
-    fn begin_capture(&mut self, _n_rows: u32) -> Result<()> {
-        Err(Error::Internal("the CPU captures no passes".into()))
-    }
-
-    fn end_capture(&mut self) -> Result<()> {
-        Err(Error::Internal("the CPU captures no passes".into()))
-    }
-
-    fn begin(&mut self, _batch: &BatchView<'_>, _wanted: &[u32]) -> Result<()> {
-        Ok(())
-    }
-
-    fn fetch(&mut self, _region: &Region, _n_values: usize, _output: Output) -> Result<()> {
-        Ok(())
-    }
-
     fn fetched(&self, region: &Region, n_values: usize, _output: Output) -> Result<&[f32]> {
         Ok(&self.memory()?.region(region)[..n_values])
     }
@@ -223,6 +191,11 @@ impl Backend for Cpu {
         _output: Output,
     ) -> Result<&mut [f32]> {
         Ok(&mut self.memory_mut()?.lend(region)[..n_values])
+    }
+
+    fn place_of(&mut self, region: &Region) -> Result<Placed> {
+        let address = self.memory()?.region::<u8>(region).as_ptr().addr() as u64;
+        Ok(Placed { address, cuda_device: None, event: 0 })
     }
 
     fn rope_table(
