@@ -24,6 +24,11 @@ __device__ __forceinline__ Wide draw_goal(const SampleRow& row, Wide mass) {
     return __umul64hi(uniform_bits(row.seed, row.counter), mass) + 1;
 }
 
+struct TopsShared {
+    uint2 gathered[MAX_TOPS];  // distance, token
+    uint32_t n;
+};
+
 // ---- Choices ------------------------------------------------------------------------------------
 
 // A draw from the whole row, in order of ids.
@@ -39,49 +44,36 @@ __device__ __forceinline__ uint32_t draw_from_all(
     return first + token.part;
 }
 
-// A draw in descending order from what the cuts leave: each leaves the first of that order, so together they leave
-// what the strictest does.
-__device__ __forceinline__ uint32_t draw_from_cut(Ranking& ranking, const SampleRow& row, Wide mass, Wide above) {
-    if (row.top_k > 0) mass = ranking.reach({false, row.top_k}, false).mass;
-    if (row.top_p > 0.0f) {
-        const Wide enough = Wide(ceil(double(row.top_p) * double(mass)));
-        mass = ranking.reach({true, max(enough, 1ull)}, false).mass;
-    }
-    if (row.min_p > 0.0f) mass = min(mass, max(above, WEIGHT_OF_BEST));
-    return ranking.reach({true, draw_goal(row, mass)}, true).token;
-}
-
-// The n largest logits with their log probabilities, in descending order.
+// The n largest logits, up to `last`, with their log probabilities in descending order.
 template <class LogProb>
 __device__ __forceinline__ void write_tops(
-    Ranking& ranking, uint32_t n, TopToken* tops, uint2* gathered, uint32_t* n_gathered, const LogProb& logprob) {
-    const Reached last = ranking.reach({false, n}, true);
-    if (threadIdx.x == 0) *n_gathered = 0;
+    const Ranking& ranking, uint32_t n, const Reached& last, TopToken* tops, TopsShared& shared,
+    const LogProb& logprob) {
+    if (threadIdx.x == 0) shared.n = 0;
     __syncthreads();
     ranking.each(0, last.distance, [&](uint32_t distance, uint32_t token) {
         if (distance < last.distance || token <= last.token)
-            gathered[atomicAdd(n_gathered, 1u)] = {distance, token};
+            shared.gathered[atomicAdd(&shared.n, 1u)] = {distance, token};
     });
     __syncthreads();
     if (threadIdx.x >= n) return;
-    const uint2 mine = gathered[threadIdx.x];
+    const uint2 mine = shared.gathered[threadIdx.x];
     uint32_t place = 0;
     for (uint32_t i = 0; i < n; ++i) {
-        const uint2 other = gathered[i];
+        const uint2 other = shared.gathered[i];
         place += other.x < mine.x || (other.x == mine.x && other.y < mine.y);
     }
     tops[place] = {mine.y, logprob(ranking.logit_at(mine.x))};
 }
 
-extern "C" __global__ void __launch_bounds__(1024) sample_finish(
+extern "C" __global__ void __launch_bounds__(512, 1) sample_finish(
     const float* logits, const SampleRow* rows, const SampleTile* tiles, const TileWeights* weights,
     const Wide* masses, const uint32_t* counts, Choice* choices, TopToken* tops, uint32_t vocab, uint32_t n_tiles,
     uint32_t tops_per_row) {
     __shared__ RankShared shared;
-    __shared__ Wide scratch[32];
-    __shared__ double sums[32];
-    __shared__ uint2 gathered[MAX_TOPS];
-    __shared__ uint32_t n_gathered;
+    __shared__ Wide scratch[16];
+    __shared__ double sums[16];
+    __shared__ TopsShared tops_shared;
     const size_t row = blockIdx.x;
     pdl_wait();
     pdl_trigger();
@@ -106,21 +98,36 @@ extern "C" __global__ void __launch_bounds__(1024) sample_finish(
     Ranking ranking = {logits,     masses + row * N_BINS, counts + row * N_BINS, vocab,
                        best_order, settings.scale,        &shared};
     uint32_t token = token_of_rank(best);
+    Wide mass = 0, above = 0;
     if (settings.draws != 0) {
-        Wide mass = 0, above = 0;
         for (uint32_t i = threadIdx.x; i < n_tiles; i += blockDim.x) {
             mass += weights[i].mass;
             above += weights[i].above;
         }
         mass = block_total(mass, scratch);
         above = block_total(above, scratch);
-        if (settings.cuts != 0)
-            token = draw_from_cut(ranking, settings, mass, above);
-        else
+        if (settings.cuts == 0)
             token = draw_from_all(ranking, weights, n_tiles, {true, draw_goal(settings, mass)});
     }
-    if (settings.n_top > 0)
-        write_tops(ranking, settings.n_top, tops + row * tops_per_row, gathered, &n_gathered, logprob);
+    // Each cut leaves the first tokens of the descending order, so together they leave what the strictest does:
+    // `mass` is the weight of these. The search is here once for all that is searched for.
+    enum { TOP_K, TOP_P, DRAW, TOPS, N_SEARCHES };
+#pragma unroll 1
+    for (int search = settings.cuts != 0 ? TOP_K : TOPS; search < N_SEARCHES; ++search) {
+        Goal goal = {false, search == TOP_K ? settings.top_k : settings.n_top};
+        if (search == TOP_P && settings.top_p > 0.0f)
+            goal = {true, max(Wide(ceil(double(settings.top_p) * double(mass))), Wide(1))};
+        if (search == DRAW) {
+            if (settings.min_p > 0.0f) mass = min(mass, max(above, WEIGHT_OF_BEST));
+            goal = {true, draw_goal(settings, mass)};
+        }
+        if (goal.amount == 0 || (search == TOP_P && !goal.by_mass)) continue;
+        const Reached reached = ranking.reach(goal, search >= DRAW);
+        if (search < DRAW) mass = reached.mass;
+        if (search == DRAW) token = reached.token;
+        if (search == TOPS)
+            write_tops(ranking, settings.n_top, reached, tops + row * tops_per_row, tops_shared, logprob);
+    }
     if (threadIdx.x == 0)
         choices[row] = {{token, logprob(logits[token])}, 1, settings.n_top};
 }

@@ -42,7 +42,7 @@ struct RankShared {
     uint2 list[LIST_TOKENS];  // distance, token
     Wide masses[N_DIGITS];
     uint32_t counts[N_DIGITS];
-    Amount warps[32];
+    Amount warps[16];
     Found found;
     uint2 single;
     uint32_t n_listed;
@@ -115,7 +115,7 @@ struct Ranking {
             }
             return;
         }
-        constexpr uint32_t AT_ONCE = 8;
+        constexpr uint32_t AT_ONCE = 16;
         for (uint32_t first = threadIdx.x; first < vocab; first += AT_ONCE * blockDim.x) {
             uint32_t distances[AT_ONCE];
 #pragma unroll

@@ -240,5 +240,5 @@ fn grid([x, y]: [u32; 2], threads: u32) -> Launch {
 
 /// A whole multiprocessor for a row whose logits are read again, and less for a vocabulary of few tiles.
 fn finish_threads(vocab: u32) -> u32 {
-    if vocab > 4 * TILE { 1024 } else { 256 }
+    if vocab > 4 * TILE { 512 } else { 256 }
 }
