@@ -6,5 +6,14 @@
 //! multiprocessors only. Prefixes that several sequences share are read once where that pays.
 
 mod batch;
+mod geometry;
+mod plan;
+mod schedule;
+mod tables;
+mod tiles;
+mod tree;
 
 pub use batch::{Batch, Limits, NO_SEGMENT, Segment, SequenceRows, Shape};
+pub use plan::{Planned, Planner, partial_bytes};
+pub use tables::PlanError;
+pub use tiles::Sharing;
