@@ -7,6 +7,7 @@
 
 mod batch;
 mod geometry;
+mod launch;
 mod plan;
 mod schedule;
 mod tables;
@@ -14,6 +15,7 @@ mod tiles;
 mod tree;
 
 pub use batch::{Batch, Limits, NO_SEGMENT, Segment, SequenceRows, Shape};
+pub use launch::{Attend, attend};
 pub use plan::{Planned, Planner, partial_bytes};
 pub use tables::PlanError;
 pub use tiles::Sharing;

@@ -118,7 +118,8 @@ impl Capacity {
             wide_tiles,
             prefix_parts: (prefixes + wide_prefix_tiles) * n_lanes,
             narrow_items: narrow_tiles * n_lanes + blocks,
-            wide_items: wide_tiles * n_lanes + blocks,
+            // Pieces are at least two thirds of a block's fair share.
+            wide_items: wide_tiles * n_lanes + 2 * blocks,
             merges,
             parts: n_partials / width,
         }

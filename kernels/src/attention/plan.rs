@@ -115,5 +115,11 @@ impl ShapePlan {
 /// exponentials, and the sum of the values.
 pub fn partial_bytes(shape: &Shape, limits: &Limits) -> u64 {
     let n = u64::from(n_partials(&Geometry::of(shape), limits));
-    (n * 8).next_multiple_of(16) + n * 4 * u64::from(shape.head_dim)
+    stats_bytes(shape, limits) + n * 4 * u64::from(shape.head_dim)
+}
+
+/// Bytes of the largest scores and sums, which come first.
+pub(super) fn stats_bytes(shape: &Shape, limits: &Limits) -> u64 {
+    let n = u64::from(n_partials(&Geometry::of(shape), limits));
+    (n * 8).next_multiple_of(16)
 }

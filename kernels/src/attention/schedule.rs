@@ -155,7 +155,7 @@ impl Schedule {
         let is_partial = n > 1 || tile.role != Role::Whole;
         let mut part = Part { first: self.n_partials, n: 0, stride };
         let units = u64::from(tile.n_units());
-        self.unreserve(tile);
+        self.unreserve(tile, stride);
         if self.made.len() + n as usize > self.made.capacity() {
             return Err(PlanError::TooManyItems);
         }
@@ -227,6 +227,7 @@ impl Schedule {
         let mut is_partial = tile.role != Role::Whole;
         let mut part = Part { first: self.n_partials, n: 0, stride: vectors };
         let mut begin = tile.begin;
+        self.unreserve(tile, vectors);
         while begin < tile.end {
             let rest = u64::from((tile.end - begin).div_ceil(UNIT));
             let may_cut = u64::from(self.n_partials) + self.n_reserved + u64::from(2 * vectors)
@@ -252,6 +253,13 @@ impl Schedule {
     }
 
     // ---- partial results --------------------------------------------------------------------------------------------
+
+    /// A tile that needs room in any case is about to take it.
+    fn unreserve(&mut self, tile: &Tile, vectors: u32) {
+        if tile.role != Role::Whole {
+            self.n_reserved = self.n_reserved.saturating_sub(u64::from(vectors));
+        }
+    }
 
     fn take_partial(&mut self, part: &mut Part) -> Result<u32, PlanError> {
         let first = self.n_partials;
