@@ -2,7 +2,7 @@
 
     python3 bench/make_shape.py 1b q4_0 build/1b-q4_0.gguf
 
-Shapes: 0.5b (as Qwen2.5-0.5B, but of the family llama) and 1b (as Llama-3.2-1B). Types: q4_0, q8_0, bf16.
+Shapes: 0.5b (as Qwen2.5-0.5B, but of the family llama), 1b (as Llama-3.2-1B) and 8b (as Llama-3.1-8B). Types: q4_0, q8_0, bf16.
 """
 import random
 import struct
@@ -12,6 +12,7 @@ import sys
 SHAPES = {
     "0.5b": (896, 24, 14, 2, 64, 4864, 151936),
     "1b": (2048, 16, 32, 8, 64, 8192, 128256),
+    "8b": (4096, 32, 32, 8, 128, 14336, 128256),
 }
 # GGUF's number, elements and bytes of a block
 TYPES = {"q4_0": (2, 32, 18), "q8_0": (8, 32, 34), "bf16": (30, 1, 2)}

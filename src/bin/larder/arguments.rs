@@ -100,6 +100,10 @@ pub struct BenchArguments {
     /// Tokens to decode
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     pub new_tokens: u32,
+    /// Sequences that decode together, each behind a prompt of its own
+    #[arg(short = 's', long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub sequences: u32,
     /// Rounds, of which the medians are told; one more goes before, to warm up
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..))]

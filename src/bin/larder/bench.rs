@@ -12,7 +12,10 @@ use std::time::Instant;
 /// Runs all rounds and prints the medians.
 pub fn bench(arguments: &BenchArguments) -> Result<()> {
     let (n_prompt, n_new) = (arguments.prompt_tokens, arguments.new_tokens);
+    let n_sequences = arguments.sequences;
     let mut options = arguments.engine.options();
+    options.max_sequences = options.max_sequences.max(n_sequences);
+    options.max_logits_rows = options.max_logits_rows.max(n_sequences);
     if options.max_sequence_tokens == 0 && options.total_tokens == 0 {
         options.max_sequence_tokens = n_prompt.saturating_add(n_new).max(1);
     }
@@ -23,13 +26,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
     }
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..=arguments.rounds {
-        let sequence = engine.sequence_open()?;
-        let tokens = tokens(n_tokens, engine.vocab_size());
-        let (prompt, new) = tokens.split_at(n_prompt as usize);
-        let rows = engine.memory().max_batch_rows as usize;
-        let prefilled = speed(&mut engine, sequence, prompt, rows)?;
-        let decoded = speed(&mut engine, sequence, new, 1)?;
-        engine.sequence_release(sequence)?;
+        let (prefilled, decoded) = run(&mut engine, (n_prompt, n_new), n_sequences)?;
         if round > 0 {
             prefill.push(prefilled);
             decode.push(decoded);
@@ -50,30 +47,50 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         size(memory.total_bytes())
     )?;
     writeln!(out, "prefill {n_prompt:>6} tokens  {}", summary(prefill))?;
-    writeln!(out, "decode  {n_new:>6} tokens  {}", summary(decode))?;
+    let together = if n_sequences > 1 { format!(" of {n_sequences} each") } else { String::new() };
+    writeln!(out, "decode  {n_new:>6} tokens{together}  {}", summary(decode))?;
     Ok(())
 }
 
-/// Tokens per second of appending `tokens` to a sequence, `rows` at a time, with logits of each pass's last row.
-fn speed(
-    engine: &mut Engine,
-    sequence: SequenceHandle,
-    tokens: &[TokenId],
-    rows: usize,
-) -> Result<f64> {
+/// One round: tokens per second of the prompts, and of all sequences together behind them.
+fn run(engine: &mut Engine, (n_prompt, n_new): (u32, u32), n_sequences: u32) -> Result<(f64, f64)> {
+    let tokens = tokens(n_prompt + n_new, engine.vocab_size());
+    let (prompt, new) = tokens.split_at(n_prompt as usize);
+    let mut sequences = Vec::new();
     let begin = Instant::now();
-    for chunk in tokens.chunks(rows.max(1)) {
-        engine.forward(&ForwardBatch {
-            n_rows: chunk.len() as u32,
-            tokens: Some(chunk),
-            embeddings: None,
-            sequences: &vec![sequence; chunk.len()],
-            wants: None,
-            pooling: Pooling::None,
-            normalize: false,
-        })?;
+    for _ in 0..n_sequences {
+        let sequence = engine.sequence_open()?;
+        sequences.push(sequence);
+        let rows = engine.memory().max_batch_rows.max(1) as usize;
+        for chunk in prompt.chunks(rows) {
+            append(engine, &vec![sequence; chunk.len()], chunk)?;
+        }
     }
-    Ok(tokens.len() as f64 / begin.elapsed().as_secs_f64())
+    let prefilled = prompt.len() * sequences.len();
+    let prefill = prefilled as f64 / begin.elapsed().as_secs_f64();
+    let begin = Instant::now();
+    for &token in new {
+        append(engine, &sequences, &vec![token; sequences.len()])?;
+    }
+    let decode = (new.len() * sequences.len()) as f64 / begin.elapsed().as_secs_f64();
+    for sequence in sequences {
+        engine.sequence_release(sequence)?;
+    }
+    Ok((prefill, decode))
+}
+
+/// One pass over these rows, with logits of each sequence's last one.
+fn append(engine: &mut Engine, sequences: &[SequenceHandle], tokens: &[TokenId]) -> Result<()> {
+    engine.forward(&ForwardBatch {
+        n_rows: tokens.len() as u32,
+        tokens: Some(tokens),
+        embeddings: None,
+        sequences,
+        wants: None,
+        pooling: Pooling::None,
+        normalize: false,
+    })?;
+    Ok(())
 }
 
 /// The same tokens in every round and run, all over the vocabulary.
