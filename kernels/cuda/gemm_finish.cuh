@@ -23,22 +23,6 @@ struct Staged {
     uint32_t n_rows;     // that exist
 };
 
-// The products of a warp, at its columns; `first_row` of the staged ones is the warp's own.
-template <class Shape, class T>
-__device__ __forceinline__ void stage_tile(
-    const WarpTile<Shape, T>& tile, float* y, uint32_t leading) {
-    float* to = y + tile.lane / 4 * leading + tile.column + tile.lane % 4 * 2;
-#pragma unroll
-    for (uint32_t i = 0; i < Shape::M; ++i)
-#pragma unroll
-        for (uint32_t half = 0; half < 2; ++half)
-#pragma unroll
-            for (uint32_t j = 0; j < Shape::N; ++j) {
-                *reinterpret_cast<float2*>(to + (16 * i + 8 * half) * leading + 8 * j) =
-                    make_float2(tile.sums[i][j][2 * half], tile.sums[i][j][2 * half + 1]);
-            }
-}
-
 __device__ __forceinline__ void put_gated(
     const Gemm& g, size_t at, float first, float second, bool has_second) {
     void* out = g.finish.out;

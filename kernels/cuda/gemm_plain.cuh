@@ -1,24 +1,6 @@
 // Weights that tensor cores take as they are.
 #pragma once
-#include "gemm.cuh"
-
-// Row of the weights' tile -> row of a matrix. When gated, 8 rows of gate and 8 of up take turns, so
-// that a thread has both products of a column.
-struct TileRow {
-    uint32_t matrix, row;
-    bool valid;
-};
-
-__device__ __forceinline__ TileRow tile_row(const Gemm& g, const Place& place, uint32_t row) {
-    TileRow at = {place.matrix, row, false};
-    if (g.kind == FINISH_GATED) {
-        at.matrix = row / 8 % 2;
-        at.row = row / 16 * 8 + row % 8;
-    }
-    at.valid = at.row < place.n_columns;
-    at.row += place.column;
-    return at;
-}
+#include "gemm_mma.cuh"
 
 // Stages of [COLUMNS][32], beside the input's.
 template <class Shape, class T> struct PlainSource {
@@ -62,4 +44,5 @@ template <class Shape, class T> struct PlainSource {
         WarpTile<Shape, T>& tile, const T* input, uint32_t step) const {
         tile.add(input, tiles + step % STAGES * (Shape::COLUMNS * TILE_K));
     }
+    __device__ __forceinline__ void finish(WarpTile<Shape, T>&) const {}
 };

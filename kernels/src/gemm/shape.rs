@@ -97,8 +97,8 @@ impl Shape {
     pub fn shared_bytes(&self, format: Format, finish: &FinishKind) -> u32 {
         let Shape { rows, columns, .. } = *self;
         let operands = match format {
-            // Tiles of 16 values along n_in, padded.
-            Format::F32 => 4 * 16 * (rows + columns + 8),
+            // Two tiles of 16 values along n_in of either, their rows padded.
+            Format::F32 => 2 * 4 * 16 * (rows + columns + 8),
             Format::F16 | Format::BF16 => 2 * TILE_K * STAGES * (rows + columns),
             // Two tiles of decoded weights, and their scales.
             _ => 2 * TILE_K * (STAGES * rows + 2 * columns) + 2 * 4 * columns,
@@ -107,8 +107,9 @@ impl Shape {
         if self.passes(finish) > 1 {
             operands + 4 * rows * leading
         } else {
-            // The rows of half the warps at a time, over the operands.
-            operands.max(4 * rows / 2 * leading)
+            // Over the operands; tensor cores stage the rows of half the warps at a time.
+            let rows = if format == Format::F32 { rows } else { rows / 2 };
+            operands.max(4 * rows * leading)
         }
     }
 }
