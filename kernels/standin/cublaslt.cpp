@@ -2,18 +2,14 @@
 // the stand-in libcuda's streams. Stricter than the real library where larder's promises are concerned: addresses
 // have to lie in live device memory, and the workspace is overwritten.
 
-#include <dlfcn.h>
-#include <stdint.h>
-#include <string.h>
+#include "cublaslt_matrix.h"
+#include "world.h"
 
+#include <cstdint>
+#include <cstring>
 #include <map>
 #include <mutex>
-#include <set>
 #include <string>
-
-#include "cublaslt_matrix.h"
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
@@ -57,70 +53,58 @@ struct HeuristicResult {
 
 static_assert(sizeof(Algorithm) == 64 && sizeof(HeuristicResult) == 96, "as in cublasLt.h");
 
-// What tests look at and set.
-struct Books {
-    std::mutex mutex;
-    std::map<std::string, uint64_t> calls;
-    std::set<const void*> live;
-    uint64_t fail_in = 0;          // the call that fails, counted from now; 0: none
+// What tests set, each for its own thread.
+struct Settings {
     uint64_t workspace = 8192;     // what the best algorithm needs
-    uint64_t refused_columns = 0;  // a row count that no check accepts
     bool honours_limit = true;     // whether the heuristic looks at the most workspace allowed
+    uint64_t refused_columns = 0;  // a row count that no check accepts
+    std::map<std::string, uint64_t> calls;
 };
 
-Books& books() {
-    static Books* it = new Books;
-    return *it;
+Settings& settings() {
+    static thread_local Settings mine;
+    return mine;
 }
 
-// Notes a call; true when it is the one that has to fail. Destroying never fails: there would be no other try.
-bool enters(const char* name) {
-    std::lock_guard<std::mutex> lock(books().mutex);
-    books().calls[name] += 1;
-    return books().fail_in != 0 && --books().fail_in == 0;
+// The world that each living object belongs to.
+struct Objects {
+    std::mutex mutex;
+    std::map<const void*, int> worlds;
+};
+
+Objects& objects() {
+    // Never destroyed: drops at the end of the process still destroy descriptors.
+    static auto* all = new Objects;
+    return *all;
+}
+
+// Notes a call; true when it is the one that a test wants to fail.
+bool must_fail(const char* name) {
+    settings().calls[name] += 1;
+    return standin::count_call() != CUDA_SUCCESS;
 }
 
 template <typename T>
 Status create(void** place, T* made) {
-    std::lock_guard<std::mutex> lock(books().mutex);
-    books().live.insert(made);
+    std::lock_guard<std::mutex> lock(objects().mutex);
+    objects().worlds[made] = standin::world().id;
     *place = made;
     return SUCCESS;
 }
 
+// Destroys in any case, and then fails if it is to.
 template <typename T>
 Status destroy(const char* name, void* object) {
-    std::lock_guard<std::mutex> lock(books().mutex);
-    books().calls[name] += 1;
-    if (books().live.erase(object) == 0) return INVALID_VALUE;
+    const bool fails = must_fail(name);
+    std::lock_guard<std::mutex> lock(objects().mutex);
+    if (objects().worlds.erase(object) == 0) return INVALID_VALUE;
     delete static_cast<T*>(object);
-    return SUCCESS;
+    return fails ? INTERNAL_ERROR : SUCCESS;
 }
 
 bool is_live(const void* object) {
-    std::lock_guard<std::mutex> lock(books().mutex);
-    return books().live.count(object) != 0;
-}
-
-// The functions of the stand-in libcuda, which is loaded before any of this is called.
-typedef int (*Enqueue)(void* stream, int (*run)(void*), void* argument, void (*destroy)(void*));
-typedef int (*IsDevice)(unsigned long long address, unsigned long long bytes);
-
-template <typename F>
-F driver_function(const char* name) {
-    for (const char* library : {"libcuda.so", "libcuda.so.1"}) {
-        void* handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
-        if (handle == nullptr) continue;
-        void* found = dlsym(handle, name);
-        dlclose(handle);
-        if (found != nullptr) return reinterpret_cast<F>(found);
-    }
-    return nullptr;
-}
-
-bool is_device(const void* address, uint64_t bytes) {
-    static IsDevice function = driver_function<IsDevice>("larder_standin_is_device");
-    return function != nullptr && function(reinterpret_cast<uintptr_t>(address), bytes) != 0;
+    std::lock_guard<std::mutex> lock(objects().mutex);
+    return objects().worlds.count(object) != 0;
 }
 
 // A product that waits in a stream.
@@ -133,7 +117,10 @@ struct Product {
     void* workspace;
     uint64_t workspace_bytes;
 
-    bool memory_is_live() const {
+    bool memory_is_live(standin::World& world) const {
+        auto is_device = [&](const void* address, uint64_t bytes) {
+            return world.is_device_range(reinterpret_cast<uintptr_t>(address), bytes);
+        };
         return is_device(a_data, a.bytes()) && is_device(b_data, b.bytes()) && is_device(c_data, c.bytes()) &&
                (workspace_bytes == 0 || is_device(workspace, workspace_bytes));
     }
@@ -171,9 +158,9 @@ Status verdict(const void* operation, const void* a, const void* b, const void* 
 
 }  // namespace
 
-EXPORT size_t cublasLtGetVersion() { return VERSION; }
+STANDIN_API size_t cublasLtGetVersion() { return VERSION; }
 
-EXPORT const char* cublasLtGetStatusString(Status status) {
+STANDIN_API const char* cublasLtGetStatusString(Status status) {
     switch (status) {
         case SUCCESS: return "success";
         case INVALID_VALUE: return "an invalid value";
@@ -184,23 +171,23 @@ EXPORT const char* cublasLtGetStatusString(Status status) {
     return "unknown";
 }
 
-EXPORT Status cublasLtCreate(void** handle) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+STANDIN_API Status cublasLtCreate(void** handle) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     return create(handle, new int(0));
 }
 
-EXPORT Status cublasLtDestroy(void* handle) { return destroy<int>(__func__, handle); }
+STANDIN_API Status cublasLtDestroy(void* handle) { return destroy<int>(__func__, handle); }
 
-EXPORT Status cublasLtMatmulDescCreate(void** operation, int compute, int scale) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+STANDIN_API Status cublasLtMatmulDescCreate(void** operation, int compute, int scale) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     if (compute != COMPUTE_F32 || scale != CUDA_R_32F_SCALE) return NOT_SUPPORTED;
     return create(operation, new Operation);
 }
 
-EXPORT Status cublasLtMatmulDescDestroy(void* operation) { return destroy<Operation>(__func__, operation); }
+STANDIN_API Status cublasLtMatmulDescDestroy(void* operation) { return destroy<Operation>(__func__, operation); }
 
-EXPORT Status cublasLtMatmulDescSetAttribute(void* operation, int which, const void* value, size_t bytes) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+STANDIN_API Status cublasLtMatmulDescSetAttribute(void* operation, int which, const void* value, size_t bytes) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     if (!is_live(operation) || bytes != sizeof(int)) return INVALID_VALUE;
     int* place = which == TRANSPOSE_A   ? &static_cast<Operation*>(operation)->transpose_a
                  : which == TRANSPOSE_B ? &static_cast<Operation*>(operation)->transpose_b
@@ -210,29 +197,29 @@ EXPORT Status cublasLtMatmulDescSetAttribute(void* operation, int which, const v
     return SUCCESS;
 }
 
-EXPORT Status cublasLtMatrixLayoutCreate(void** layout, int type, uint64_t rows, uint64_t columns, int64_t ld) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+STANDIN_API Status cublasLtMatrixLayoutCreate(void** layout, int type, uint64_t rows, uint64_t columns, int64_t ld) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     return create(layout, new Matrix{type, rows, columns, ld});
 }
 
-EXPORT Status cublasLtMatrixLayoutDestroy(void* layout) { return destroy<Matrix>(__func__, layout); }
+STANDIN_API Status cublasLtMatrixLayoutDestroy(void* layout) { return destroy<Matrix>(__func__, layout); }
 
-EXPORT Status cublasLtMatrixLayoutSetAttribute(void* layout, int which, const void* value, size_t bytes) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+STANDIN_API Status cublasLtMatrixLayoutSetAttribute(void* layout, int which, const void* value, size_t bytes) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     if (!is_live(layout) || which != LAYOUT_COLUMNS || bytes != sizeof(uint64_t)) return INVALID_VALUE;
     memcpy(&static_cast<Matrix*>(layout)->columns, value, bytes);
     return SUCCESS;
 }
 
-EXPORT Status cublasLtMatmulPreferenceCreate(void** preference) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+STANDIN_API Status cublasLtMatmulPreferenceCreate(void** preference) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     return create(preference, new Preference);
 }
 
-EXPORT Status cublasLtMatmulPreferenceDestroy(void* preference) { return destroy<Preference>(__func__, preference); }
+STANDIN_API Status cublasLtMatmulPreferenceDestroy(void* preference) { return destroy<Preference>(__func__, preference); }
 
-EXPORT Status cublasLtMatmulPreferenceSetAttribute(void* preference, int which, const void* value, size_t bytes) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+STANDIN_API Status cublasLtMatmulPreferenceSetAttribute(void* preference, int which, const void* value, size_t bytes) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     if (!is_live(preference)) return INVALID_VALUE;
     auto& it = *static_cast<Preference*>(preference);
     if (which == MAX_WORKSPACE && bytes == sizeof it.max_workspace) {
@@ -248,15 +235,15 @@ EXPORT Status cublasLtMatmulPreferenceSetAttribute(void* preference, int which, 
 }
 
 // Two algorithms: a fast one with a workspace, and a slower one without.
-EXPORT Status cublasLtMatmulAlgoGetHeuristic(void* handle, void* operation, void* a, void* b, void* c, void* d,
+STANDIN_API Status cublasLtMatmulAlgoGetHeuristic(void* handle, void* operation, void* a, void* b, void* c, void* d,
                                              void* preference, int n_wanted, HeuristicResult* results, int* n_found) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     *n_found = 0;
     if (!is_live(handle) || !is_live(preference)) return INVALID_VALUE;
     if (Status status = verdict(operation, a, b, c, d)) return status;
     const auto& wishes = *static_cast<const Preference*>(preference);
-    for (uint64_t workspace : {books().workspace, uint64_t(0)}) {
-        if (books().honours_limit && workspace > wishes.max_workspace) continue;
+    for (uint64_t workspace : {settings().workspace, uint64_t(0)}) {
+        if (settings().honours_limit && workspace > wishes.max_workspace) continue;
         if (*n_found == n_wanted) break;
         Algorithm algorithm = {ALGORITHM_MAGIC, workspace, wishes.alignment, {}};
         results[(*n_found)++] = {algorithm, workspace, SUCCESS, 1.0f, {}};
@@ -264,21 +251,21 @@ EXPORT Status cublasLtMatmulAlgoGetHeuristic(void* handle, void* operation, void
     return *n_found == 0 ? NOT_SUPPORTED : SUCCESS;
 }
 
-EXPORT Status cublasLtMatmulAlgoCheck(void* handle, void* operation, void* a, void* b, void* c, void* d,
+STANDIN_API Status cublasLtMatmulAlgoCheck(void* handle, void* operation, void* a, void* b, void* c, void* d,
                                       const Algorithm* algorithm, HeuristicResult* result) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     if (!is_live(handle) || algorithm->magic != ALGORITHM_MAGIC) return INVALID_VALUE;
     if (Status status = verdict(operation, a, b, c, d)) return status;
-    if (static_cast<const Matrix*>(d)->columns == books().refused_columns) return NOT_SUPPORTED;
+    if (static_cast<const Matrix*>(d)->columns == settings().refused_columns) return NOT_SUPPORTED;
     *result = {*algorithm, algorithm->workspace, SUCCESS, 1.0f, {}};
     return SUCCESS;
 }
 
-EXPORT Status cublasLtMatmul(void* handle, void* operation, const float* alpha, const void* a_data, void* a,
+STANDIN_API Status cublasLtMatmul(void* handle, void* operation, const float* alpha, const void* a_data, void* a,
                              const void* b_data, void* b, const float* beta, const void* c_data, void* c,
                              void* d_data, void* d, const Algorithm* algorithm, void* workspace,
-                             size_t workspace_bytes, void* stream) {
-    if (enters(__func__)) return INTERNAL_ERROR;
+                             size_t workspace_bytes, CUstream stream) {
+    if (must_fail(__func__)) return INTERNAL_ERROR;
     if (!is_live(handle) || algorithm->magic != ALGORITHM_MAGIC) return INVALID_VALUE;
     if (Status status = verdict(operation, a, b, c, d)) return status;
     // In place only, with one layout.
@@ -287,44 +274,37 @@ EXPORT Status cublasLtMatmul(void* handle, void* operation, const float* alpha, 
     for (const void* address : {a_data, b_data, c_data, static_cast<const void*>(workspace)}) {
         if (reinterpret_cast<uintptr_t>(address) % algorithm->alignment != 0) return INVALID_VALUE;
     }
-    auto* product = new Product{*static_cast<Matrix*>(a), *static_cast<Matrix*>(b), *static_cast<Matrix*>(d),
-                                a_data, b_data, d_data, *alpha, *beta, workspace, algorithm->workspace};
-    static Enqueue enqueue = driver_function<Enqueue>("larder_standin_enqueue");
-    if (enqueue == nullptr || !product->memory_is_live()) {
-        delete product;
-        return EXECUTION_FAILED;
-    }
-    constexpr int ILLEGAL_ADDRESS = 700;
-    auto run = [](void* it) {
-        auto* product = static_cast<Product*>(it);
-        if (!product->memory_is_live()) return ILLEGAL_ADDRESS;
-        product->run();
-        return 0;
-    };
-    int result = enqueue(stream, run, product, [](void* it) { delete static_cast<Product*>(it); });
-    return result == 0 ? SUCCESS : EXECUTION_FAILED;
+    const Product product = {*static_cast<Matrix*>(a), *static_cast<Matrix*>(b), *static_cast<Matrix*>(d), a_data, b_data,
+                             d_data, *alpha, *beta, workspace, algorithm->workspace};
+    standin::World& world = standin::world();
+    if (!product.memory_is_live(world)) return EXECUTION_FAILED;
+    const CUresult result = standin::enqueue(stream, [product, &world](const simt::Policy&) -> standin::Outcome {
+        if (!product.memory_is_live(world)) return {CUDA_ERROR_ILLEGAL_ADDRESS, "a product's memory was freed"};
+        product.run();
+        return {};
+    });
+    return result == CUDA_SUCCESS ? SUCCESS : EXECUTION_FAILED;
 }
 
-// The call that fails, counted from now on; 0: none.
-EXPORT void larder_standin_cublaslt_fail_in(uint64_t n_calls) { books().fail_in = n_calls; }
+// ---- What tests control. ----
 
-// How often a call was made.
-EXPORT uint64_t larder_standin_cublaslt_calls(const char* name) {
-    std::lock_guard<std::mutex> lock(books().mutex);
-    return books().calls[name];
+// How often this thread made a call.
+STANDIN_API uint64_t larder_standin_cublaslt_calls(const char* name) { return settings().calls[name]; }
+
+// How many handles and descriptors there are in this thread's world.
+STANDIN_API uint64_t larder_standin_cublaslt_live() {
+    std::lock_guard<std::mutex> lock(objects().mutex);
+    const int world = standin::world().id;
+    uint64_t n_live = 0;
+    for (const auto& [object, its_world] : objects().worlds) n_live += its_world == world;
+    return n_live;
 }
 
-// How many handles and descriptors there are.
-EXPORT uint64_t larder_standin_cublaslt_live() {
-    std::lock_guard<std::mutex> lock(books().mutex);
-    return books().live.size();
-}
-
-// What the fast algorithm needs from now on, and whether the heuristic offers it beyond the limit it was given.
-EXPORT void larder_standin_cublaslt_workspace(uint64_t bytes, int honours_limit) {
-    books().workspace = bytes;
-    books().honours_limit = honours_limit != 0;
+// What the fast algorithm needs from now on, and whether the heuristic offers it only within the limit it is given.
+STANDIN_API void larder_standin_cublaslt_workspace(uint64_t bytes, int honours_limit) {
+    settings().workspace = bytes;
+    settings().honours_limit = honours_limit != 0;
 }
 
 // A row count that no check accepts from now on; 0: none.
-EXPORT void larder_standin_cublaslt_refuse(uint64_t columns) { books().refused_columns = columns; }
+STANDIN_API void larder_standin_cublaslt_refuse(uint64_t columns) { settings().refused_columns = columns; }

@@ -2,8 +2,8 @@
 
 #pragma once
 
-#include <stdint.h>
-#include <string.h>
+#include <cstdint>
+#include <cstring>
 
 // Numbers of cudaDataType_t.
 enum ElementType { R_32F = 0, R_16F = 2, R_16BF = 14 };
