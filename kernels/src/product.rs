@@ -4,7 +4,7 @@
 
 use crate::driver::DevicePtr;
 use crate::format::Format;
-use crate::kv::KvRows;
+use crate::kv::{KvKind, KvRows};
 use crate::norm::Norm;
 
 /// Type of the rows that a product reads. The numbers are those of `cuda/product.cuh`.
@@ -85,41 +85,58 @@ impl Finish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u32)]
 pub enum RopePairs {
-    /// `i` with `i + rope_dim / 2`.
+    /// `i` with `i + dim / 2`.
     #[default]
     Halves = 0,
     /// `2 i` with `2 i + 1`.
     Adjacent = 1,
 }
 
-/// What becomes of heads of q, k and v: bias, norm, RoPE; then q to its place, K and V to the row's slot. Heads
-/// count from 0: those of q, then K's, then V's.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+/// Where the heads of q, K and V go. Heads count from 0: those of q, then K's, then V's.
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
 pub struct QkvFinish {
-    /// f32 `[rows][n_heads * head_dim]`
+    /// f32 `[rows][n_heads * head_dim]`.
     pub q: DevicePtr,
     /// u32 `[rows]`: where each row's K and V go.
     pub slots: DevicePtr,
-    /// f32 `[rows][rope_dim / 2][2]` of [`rope_table`](crate::rope::rope_table); 0: no RoPE.
+    /// f32 `[rows][rope_dim / 2][cos, sin]`; 0: no RoPE.
     pub rope_table: DevicePtr,
-    /// Of q, k and v: f32 `[heads * head_dim]`; 0: none.
+    /// Of q, k, v: f32 `[heads * head_dim]`; 0: none.
     pub bias: [DevicePtr; 3],
-    /// Over each head of q, before RoPE.
+    /// Over each head, before RoPE.
     pub q_norm: Norm,
     pub k_norm: Norm,
-    /// The layer's rows, with the number of K and V heads and the size of a head.
+    /// The layer's rows; has n_kv_heads and head_dim.
     pub kv: KvRows,
-    /// Heads of q.
     pub n_heads: u32,
-    /// Elements of a head that turn, an even number.
     pub rope_dim: u32,
     pub rope_pairs: RopePairs,
-    /// First head of each matrix of the launch; it covers `n_out / head_dim` heads of one kind.
+    /// Of each matrix of the launch, which covers `n_out / head_dim` heads.
     pub first_head: [u32; 3],
 }
 
-const _: () = assert!(size_of::<QkvFinish>() == 176, "finish.cuh has the same struct");
+const _: () =
+    assert!(size_of::<QkvFinish>() == 120 + size_of::<KvRows>(), "finish.cuh has the same struct");
+
+impl Default for QkvFinish {
+    /// No heads.
+    fn default() -> Self {
+        Self {
+            q: 0,
+            slots: 0,
+            rope_table: 0,
+            bias: [0; 3],
+            q_norm: Norm::default(),
+            k_norm: Norm::default(),
+            kv: KvRows::new(0, KvKind::F32, KvKind::F32, 0, 0),
+            n_heads: 0,
+            rope_dim: 0,
+            rope_pairs: RopePairs::Halves,
+            first_head: [0; 3],
+        }
+    }
+}
 
 /// What a product does with its results, and how many matrices it takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,6 +147,6 @@ pub enum FinishKind {
     Residual(Finish),
     /// Two matrices, gate and up: `out = activation(gate + bias) * (up + up_bias)`, rows of `Act`.
     Gated(Finish, Act),
-    /// One to three matrices of one format: some of q, k and v.
+    /// One to three matrices of whole heads.
     Qkv(QkvFinish),
 }

@@ -63,7 +63,10 @@ fn why_a_device_cannot_be_used() {
 
     world.set_devices(kind);
     assert_eq!(open(1), Unavailable::NoDevice { index: 1, count: 1 });
-    assert_eq!(open(u32::MAX).to_string(), "there is no CUDA device 4294967295: the driver knows 1");
+    assert_eq!(
+        open(u32::MAX).to_string(),
+        "there is no CUDA device 4294967295: the driver knows 1"
+    );
 
     world.set_devices(DeviceKind { driver_version: 12090, ..kind });
     let old = Unavailable::DriverTooOld { found: 12090, needed: 13000 };
@@ -388,7 +391,8 @@ fn events_wait_for_what_was_before_them() {
     let stream = Stream::new(&context).expect("a stream");
     let pinned = PinnedBlock::new(&context, 4).expect("memory");
     let block = upload(&context, &stream, &[2.5]);
-    let (start, end) = (Event::timed(&context).expect("an event"), Event::timed(&context).expect("an event"));
+    let (start, end) =
+        (Event::timed(&context).expect("an event"), Event::timed(&context).expect("an event"));
     let plain = Event::new(&context).expect("an event");
     start.record(&stream).expect("records");
     // SAFETY: both have 4 bytes and live until the event has been waited for.
