@@ -62,6 +62,11 @@ __device__ __forceinline__ float block_sum(float value, float* scratch) {
     return value;
 }
 
+__device__ __forceinline__ float block_sum(float value) {
+    __shared__ float scratch[32];
+    return block_sum(value, scratch);
+}
+
 __device__ __forceinline__ float block_max(float value, float* scratch) {
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     value = warp_max(value);

@@ -12,6 +12,9 @@ namespace simt {
 
 enum class State { Ready, InCollective, AtBarrier, Done };
 
+// Runs once for all lanes of a collective: `arguments` has what each lane of `mask` gave.
+using Perform = void (*)(void* const* arguments, unsigned mask);
+
 // One CUDA thread.
 struct Fiber {
     void* stack_pointer;
@@ -22,7 +25,7 @@ struct Fiber {
     State state;
     unsigned mask;         // of the collective that it waits in
     const char* waits_in;  // its name
-    void* argument;        // and this lane's part of it
+    Perform perform;
     bool waited_for_grids; // pdl_wait was called
 };
 
@@ -38,9 +41,8 @@ struct Place {
 };
 extern __thread Place here __attribute__((tls_model("initial-exec")));
 
-// Blocks until every living lane of `mask` is there; the last one runs `perform` for all. `arguments` has a pointer for
-// each lane of `mask`. A lane that is in `mask` but has exited is not in the mask that `perform` gets.
-using Perform = void (*)(void* const* arguments, unsigned mask);
+// Blocks until every living lane of `mask` is there; the last one runs `perform` for all. A lane that is in `mask` but
+// has exited is not in the mask that `perform` gets.
 void collective(unsigned mask, Perform perform, void* argument, const char* name);
 // The same for instructions that need the whole warp.
 void whole_warp(Perform perform, void* argument, const char* name);

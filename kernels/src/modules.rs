@@ -13,7 +13,7 @@ pub struct Image {
 }
 
 /// What the build script embeds.
-pub static IMAGES: &[Image] = &[];
+pub static IMAGES: &[Image] = &include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
 
 /// All kernels in a context.
 pub struct Kernels {
