@@ -13,6 +13,7 @@ use crate::product::{Act, Finish, FinishKind, QkvFinish};
 pub use check::input_multiple;
 use check::{check, refuse};
 use shape::Shape;
+pub use shape::Tiles;
 
 /// The parameter of the kernels; `Gemm` of gemm.cuh.
 #[derive(Clone, Copy)]
@@ -49,17 +50,36 @@ pub unsafe fn launch(
     n_rows: u32,
     finish: &FinishKind,
 ) -> Result<()> {
+    let n_multiprocessors = kernels.info().n_multiprocessors;
+    let tiles = Tiles::choose(n_multiprocessors, weights, format, n_rows, finish);
+    // SAFETY: as the caller says.
+    unsafe { launch_tiled(kernels, stream, weights, format, input, n_rows, finish, tiles) }
+}
+
+/// [`launch`] with tiles of the caller's choice. Large ones are not for heads above 128 elements.
+///
+/// # Safety
+/// As [`launch`].
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn launch_tiled(
+    kernels: &Kernels,
+    stream: &Stream,
+    weights: &[Weights],
+    format: Format,
+    input: DevicePtr,
+    n_rows: u32,
+    finish: &FinishKind,
+    tiles: Tiles,
+) -> Result<()> {
     check(weights, format, finish)?;
     if n_rows == 0 {
         return Ok(());
     }
-    let shape = Shape::choose(kernels.info().n_multiprocessors, weights, format, n_rows, finish);
-    let n_columns = shape.tile_columns(finish);
-    let n_blocks = shape.blocks(weights, n_rows, finish);
-    let Ok(grid) = u32::try_from(n_blocks).map_err(|_| ()) else {
+    let shape = Shape::of(format, tiles);
+    let Ok(grid) = u32::try_from(shape.blocks(weights, n_rows, finish)) else {
         return Err(refuse("more tiles than a launch has blocks"));
     };
-    let gemm = parameter(weights, input, n_rows, n_columns, finish);
+    let gemm = parameter(weights, input, n_rows, shape.tile_columns(finish), finish);
     let launch = Launch {
         grid: [grid, 1, 1],
         block: [shape.threads, 1, 1],
@@ -67,7 +87,9 @@ pub unsafe fn launch(
         dependent: true,
     };
     // SAFETY: the parameter is the kernels'; the addresses as the caller says.
-    unsafe { kernels.function(shape.kernel(format)).launch(stream, launch, &mut args![gemm]) }
+    unsafe {
+        kernels.function(shape::kernel(format, tiles)).launch(stream, launch, &mut args![gemm])
+    }
 }
 
 fn parameter(

@@ -23,7 +23,16 @@ const LARGE_DECODED: Shape = Shape { rows: 128, columns: 128, threads: 256 };
 const SMALL: Shape = Shape { rows: 64, columns: 64, threads: 128 };
 const F32: Shape = Shape { rows: 64, columns: 64, threads: 256 };
 
-impl Shape {
+/// How much of the result a block computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tiles {
+    /// 64 x 64; f32 weights have no others.
+    Small,
+    /// 128 x 128: half the traffic, a quarter of the blocks.
+    Large,
+}
+
+impl Tiles {
     /// Large tiles where they give every multiprocessor one.
     pub fn choose(
         n_multiprocessors: u32,
@@ -32,35 +41,41 @@ impl Shape {
         n_rows: u32,
         finish: &FinishKind,
     ) -> Self {
-        let large = match format {
-            Format::F32 => return F32,
-            Format::F16 | Format::BF16 => LARGE,
-            _ => LARGE_DECODED,
-        };
+        let large = Shape::of(format, Tiles::Large);
         let few = large.blocks(weights, n_rows, finish) < u64::from(n_multiprocessors);
-        if few || large.passes(finish) > 1 { SMALL } else { large }
+        if few || large.passes(finish) > 1 { Tiles::Small } else { Tiles::Large }
     }
+}
 
-    pub fn kernel(&self, format: Format) -> &'static str {
-        let large = self.columns == LARGE.columns;
-        match (format, large) {
-            (Format::F32, _) => "gemm_f32",
-            (Format::F16, true) => "gemm_large_f16",
-            (Format::F16, false) => "gemm_small_f16",
-            (Format::BF16, true) => "gemm_large_bf16",
-            (Format::BF16, false) => "gemm_small_bf16",
-            (Format::F8E4M3, true) => "gemm_large_f8e4m3",
-            (Format::F8E4M3, false) => "gemm_small_f8e4m3",
-            (Format::I8, true) => "gemm_large_i8",
-            (Format::I8, false) => "gemm_small_i8",
-            (Format::Q8_0, true) => "gemm_large_q8_0",
-            (Format::Q8_0, false) => "gemm_small_q8_0",
-            (Format::Q4_0, true) => "gemm_large_q4_0",
-            (Format::Q4_0, false) => "gemm_small_q4_0",
-            (Format::Q4_K, true) => "gemm_large_q4_k",
-            (Format::Q4_K, false) => "gemm_small_q4_k",
-            (Format::Q6_K, true) => "gemm_large_q6_k",
-            (Format::Q6_K, false) => "gemm_small_q6_k",
+pub fn kernel(format: Format, tiles: Tiles) -> &'static str {
+    match (format, tiles) {
+        (Format::F32, _) => "gemm_f32",
+        (Format::F16, Tiles::Large) => "gemm_large_f16",
+        (Format::F16, Tiles::Small) => "gemm_small_f16",
+        (Format::BF16, Tiles::Large) => "gemm_large_bf16",
+        (Format::BF16, Tiles::Small) => "gemm_small_bf16",
+        (Format::F8E4M3, Tiles::Large) => "gemm_large_f8e4m3",
+        (Format::F8E4M3, Tiles::Small) => "gemm_small_f8e4m3",
+        (Format::I8, Tiles::Large) => "gemm_large_i8",
+        (Format::I8, Tiles::Small) => "gemm_small_i8",
+        (Format::Q8_0, Tiles::Large) => "gemm_large_q8_0",
+        (Format::Q8_0, Tiles::Small) => "gemm_small_q8_0",
+        (Format::Q4_0, Tiles::Large) => "gemm_large_q4_0",
+        (Format::Q4_0, Tiles::Small) => "gemm_small_q4_0",
+        (Format::Q4_K, Tiles::Large) => "gemm_large_q4_k",
+        (Format::Q4_K, Tiles::Small) => "gemm_small_q4_k",
+        (Format::Q6_K, Tiles::Large) => "gemm_large_q6_k",
+        (Format::Q6_K, Tiles::Small) => "gemm_small_q6_k",
+    }
+}
+
+impl Shape {
+    pub fn of(format: Format, tiles: Tiles) -> Self {
+        match (format, tiles) {
+            (Format::F32, _) => F32,
+            (_, Tiles::Small) => SMALL,
+            (Format::F16 | Format::BF16, Tiles::Large) => LARGE,
+            (_, Tiles::Large) => LARGE_DECODED,
         }
     }
 
