@@ -44,6 +44,21 @@ __device__ __forceinline__ uint32_t draw_from_all(
     return first + token.part;
 }
 
+// What is searched for in descending order, one after the other; the draw is from the rest that the cuts leave.
+enum Search { TOP_K, TOP_P, DRAW, TOPS, N_SEARCHES };
+
+// An amount of 0: nothing to search for. `mass` is the weight of what is left so far, `above` of what min-p leaves.
+__device__ __forceinline__ Goal goal_of(int search, const SampleRow& row, Wide mass, Wide above) {
+    if (search == TOP_K) return {false, row.top_k};
+    if (search == TOP_P) {
+        if (row.top_p == 0.0f) return {true, 0};
+        return {true, max(Wide(ceil(double(row.top_p) * double(mass))), Wide(1))};
+    }
+    if (search == TOPS) return {false, row.n_top};
+    if (row.min_p > 0.0f) mass = min(mass, max(above, WEIGHT_OF_BEST));
+    return {true, draw_goal(row, mass)};
+}
+
 // The n largest logits, up to `last`, with their log probabilities in descending order.
 template <class LogProb>
 __device__ __forceinline__ void write_tops(
@@ -109,19 +124,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) sample_finish(
         if (settings.cuts == 0)
             token = draw_from_all(ranking, weights, n_tiles, {true, draw_goal(settings, mass)});
     }
-    // Each cut leaves the first tokens of the descending order, so together they leave what the strictest does:
-    // `mass` is the weight of these. The search is here once for all that is searched for.
-    enum { TOP_K, TOP_P, DRAW, TOPS, N_SEARCHES };
+    // Each cut leaves the first tokens of the descending order, so together they leave what the strictest does: `mass`
+    // is the weight of these. The code of the search is there once, for all that is searched for.
 #pragma unroll 1
     for (int search = settings.cuts != 0 ? TOP_K : TOPS; search < N_SEARCHES; ++search) {
-        Goal goal = {false, search == TOP_K ? settings.top_k : settings.n_top};
-        if (search == TOP_P && settings.top_p > 0.0f)
-            goal = {true, max(Wide(ceil(double(settings.top_p) * double(mass))), Wide(1))};
-        if (search == DRAW) {
-            if (settings.min_p > 0.0f) mass = min(mass, max(above, WEIGHT_OF_BEST));
-            goal = {true, draw_goal(settings, mass)};
-        }
-        if (goal.amount == 0 || (search == TOP_P && !goal.by_mass)) continue;
+        const Goal goal = goal_of(search, settings, mass, above);
+        if (goal.amount == 0) continue;
         const Reached reached = ranking.reach(goal, search >= DRAW);
         if (search < DRAW) mass = reached.mass;
         if (search == DRAW) token = reached.token;

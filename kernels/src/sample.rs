@@ -120,6 +120,9 @@ impl Sampler {
     ) -> Result<Answers<'a>> {
         let (limits, n_rows) = (self.limits, rows.n_rows());
         assert!(n_rows <= limits.rows as usize, "sampling: {n_rows} rows");
+        if n_rows == 0 {
+            return Ok(Answers { choices: &[], tops: &[], tops_per_row: 0 });
+        }
         // SAFETY: as the caller says; the copies below end before this returns.
         let staging = unsafe { Staging::new(&limits, places.staging) };
         let (mut weighs, mut tops_per_row) = (false, 0);

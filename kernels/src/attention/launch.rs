@@ -55,7 +55,7 @@ const THREADS: u32 = 128;
 /// Tokens of a tile of K or V in the kernels for f32.
 const F32_TOKENS: u32 = 32;
 /// Vectors that they take at a time.
-const F32_VECTORS: u32 = 16;
+const F32_VECTORS: u32 = 8;
 
 /// Enqueues the attention of one layer. The launches depend on shape and limits only, never on the batch, so that
 /// they can be captured.
