@@ -102,23 +102,19 @@ __device__ __forceinline__ AttendVector attend_vector(
 // From positions to slots, for one thread that asks for ascending positions of one item: most are
 // in the run of the one before.
 struct AttendSlots {
-    const AttendNode* nodes;
-    const AttendRun* runs;
-    uint32_t limit;     // positions below are in the run
-    uint32_t distance;  // from position to slot in the run, modulo 2^32
+    uint32_t limit = 0;  // positions below are in the run
+    uint32_t distance;   // from position to slot in the run, modulo 2^32
 
-    __device__ __forceinline__ void begin(const AttendParams& p, const AttendHead& head) {
-        nodes = attend_table<AttendNode>(p, head.nodes);
-        runs = attend_table<AttendRun>(p, head.runs);
-        limit = 0;
-    }
-
-    __device__ __forceinline__ uint32_t slot(const AttendItem& item, uint32_t position) {
-        if (position >= limit) find(item, position);
+    __device__ __forceinline__ uint32_t slot(
+        const AttendParams& p, const AttendHead& head, const AttendItem& item, uint32_t position) {
+        if (position >= limit) find(p, head, item, position);
         return position + distance;
     }
 
-    __device__ __forceinline__ void find(const AttendItem& item, uint32_t position) {
+    __device__ __forceinline__ void find(
+        const AttendParams& p, const AttendHead& head, const AttendItem& item, uint32_t position) {
+        const AttendNode* nodes = attend_table<AttendNode>(p, head.nodes);
+        const AttendRun* runs = attend_table<AttendRun>(p, head.runs);
         limit = item.end;
         AttendNode node = nodes[item.node];
         while (position < node.first_position && node.parent != NONE) {

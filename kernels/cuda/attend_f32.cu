@@ -74,7 +74,6 @@ __device__ __forceinline__ void run(
         shared.q[i] = vector.is_there ? p.q[vector.offset + i % dim] : 0.0f;
     }
     AttendSlots walker;
-    walker.begin(p, head);
     Softmax softmax;
     softmax.clear();
     float o[PER_THREAD];
@@ -84,7 +83,7 @@ __device__ __forceinline__ void run(
     for (uint32_t begin = item.begin; begin < item.end; begin += TOKENS) {
         const uint32_t n_tokens = min(TOKENS, item.end - begin);
         __syncthreads();
-        if (threadIdx.x < n_tokens) shared.slots[threadIdx.x] = walker.slot(item, begin + threadIdx.x);
+        if (threadIdx.x < n_tokens) shared.slots[threadIdx.x] = walker.slot(p, head, item, begin + threadIdx.x);
         __syncthreads();
         load_tile(p, shared, kv_head, false, n_tokens);
         __syncthreads();

@@ -55,20 +55,22 @@ template <uint32_t D> struct Attention {
 
     const AttendParams& p;
     const AttendHead& head;
+    uint32_t* slots;  // [SLOT_TILES][TILE]
     unsigned char* q_tile;
     unsigned char* buffers;
-    uint32_t* slots;   // [SLOT_TILES][TILE]
-    float* k_scales;   // the same, where the kind has scales
-    float* v_scales;
     AttendSlots walker;
 
     __device__ __forceinline__ Attention(const AttendParams& p, unsigned char* shared)
         : p(p), head(attend_head(p)) {
-        q_tile = shared;
+        slots = reinterpret_cast<uint32_t*>(shared);
+        q_tile = shared + SLOT_TILES * TILE * 4;
         buffers = q_tile + TILE_BYTES;
-        slots = reinterpret_cast<uint32_t*>(buffers + size_t(p.n_buffers) * TILE_BYTES);
-        k_scales = reinterpret_cast<float*>(slots + SLOT_TILES * TILE);
-        v_scales = k_scales + SLOT_TILES * TILE;
+    }
+
+    // [SLOT_TILES][TILE] of K, then of V, where one of them has scales.
+    __device__ __forceinline__ float* scales(bool is_v) const {
+        float* of_k = reinterpret_cast<float*>(buffers + p.n_buffers * TILE_BYTES);
+        return is_v ? of_k + SLOT_TILES * TILE : of_k;
     }
 
     __device__ __forceinline__ bool is_8bit(bool is_v) const {
@@ -112,13 +114,13 @@ template <uint32_t D> struct Attention {
         if (threadIdx.x >= TILE) return;
         const uint32_t position = item.begin + tile * TILE + threadIdx.x;
         const bool is_there = position < item.end;
-        const uint32_t slot = is_there ? walker.slot(item, position) : 0;
+        const uint32_t slot = is_there ? walker.slot(p, head, item, position) : 0;
         const uint32_t at = tile % SLOT_TILES * TILE + threadIdx.x;
         slots[at] = slot;
         const uint32_t kv_head = lane / p.lanes_per_head;
         const unsigned char* row = kv_row(p.kv, slot);
-        if (is_8bit(false)) cp_async4(k_scales + at, row + kv_scale_offset(p.kv, kv_head, false), is_there);
-        if (is_8bit(true)) cp_async4(v_scales + at, row + kv_scale_offset(p.kv, kv_head, true), is_there);
+        if (is_8bit(false)) cp_async4(scales(false) + at, row + kv_scale_offset(p.kv, kv_head, false), is_there);
+        if (is_8bit(true)) cp_async4(scales(true) + at, row + kv_scale_offset(p.kv, kv_head, true), is_there);
     }
 
     // Begins the copy of tile `half` in the order K0 V0 K1 ... Elements of 8 bits come to the upper
@@ -129,8 +131,9 @@ template <uint32_t D> struct Attention {
         const size_t offset = kv_head_offset(p.kv, lane / p.lanes_per_head, is_v);
         const uint32_t n_tokens = item.end - item.begin - tile * TILE;
         const uint32_t* tile_slots = slots + tile % SLOT_TILES * TILE;
-        unsigned char* buffer = buffers + size_t(half % p.n_buffers) * TILE_BYTES;
+        unsigned char* buffer = buffers + (half % p.n_buffers) * TILE_BYTES;
         if (is_8bit(is_v)) {
+#pragma unroll 4
             for (uint32_t i = threadIdx.x; i < TILE * (D / 16); i += THREADS) {
                 const uint32_t token = i / (D / 16), chunk = i % (D / 16);
                 const bool is_there = token < n_tokens && chunk * 16 < p.kv.head_dim;
@@ -139,6 +142,7 @@ template <uint32_t D> struct Attention {
                 cp_async16(buffer + TILE_BYTES / 2 + i * 16, from, is_there);
             }
         } else {
+#pragma unroll 4
             for (uint32_t i = threadIdx.x; i < TILE * (D / 8); i += THREADS) {
                 const uint32_t token = i / (D / 8), chunk = i % (D / 8);
                 const bool is_there = token < n_tokens && chunk * 8 < p.kv.head_dim;
@@ -264,7 +268,7 @@ template <uint32_t D> struct Attention {
         const uint32_t begin = item.begin + tile * TILE;
         const bool is_masked = begin + TILE > item.end || begin + TILE - 1 > item.min_position ||
                                (p.window != 0 && begin + p.window <= item.max_position);
-        const float* scales = k_scales + tile % SLOT_TILES * TILE;
+        const float* k_scales = scales(false) + tile % SLOT_TILES * TILE;
         float largest[2] = {state.largest[0], state.largest[1]};
 #pragma unroll
         for (uint32_t j = 0; j < N / 8; ++j) {
@@ -272,7 +276,7 @@ template <uint32_t D> struct Attention {
             for (uint32_t i = 0; i < 4; ++i) {
                 const uint32_t token = first_token + 8 * j + t + (i & 1), half = i / 2;
                 float product = s[j][i];
-                if (is_8bit(false)) product *= scales[token];
+                if (is_8bit(false)) product *= k_scales[token];
                 float score = attend_score(p, product);
                 if (is_masked) {
                     const uint32_t position = begin + token;
@@ -309,11 +313,11 @@ template <uint32_t D> struct Attention {
     __device__ __forceinline__ void pack_weights(
         uint32_t tile, uint32_t first_token, const float (&s)[N / 8][4], uint32_t (&weights)[N / 16][4]) {
         const uint32_t t = (threadIdx.x & 3) * 2;
-        const float* scales = v_scales + tile % SLOT_TILES * TILE + first_token + t;
+        const float* v_scales = scales(true) + tile % SLOT_TILES * TILE + first_token + t;
 #pragma unroll
         for (uint32_t j = 0; j < N / 8; ++j) {
             float2 scale = make_float2(1.0f, 1.0f);
-            if (is_8bit(true)) scale = make_float2(scales[8 * j], scales[8 * j + 1]);
+            if (is_8bit(true)) scale = make_float2(v_scales[8 * j], v_scales[8 * j + 1]);
             uint32_t* to = &weights[j / 2][j % 2 * 2];
             to[0] = Pair<T>::pack(s[j][0] * scale.x, s[j][1] * scale.y);
             to[1] = Pair<T>::pack(s[j][2] * scale.x, s[j][3] * scale.y);
@@ -330,7 +334,7 @@ template <uint32_t D> struct Attention {
         const bool k_is_bf16 = p.kv.k_kind == KV_BF16, v_is_f16 = p.kv.v_kind == KV_F16;
 
         __syncthreads();  // the former item's reads of shared memory are done
-        walker.begin(p, head);
+        walker.limit = 0;
         for (uint32_t tile = 0; tile < min(p.n_buffers / 2, n_tiles); ++tile) find_slots(item, lane, tile);
         if (k_is_bf16) {
             load_q<__nv_bfloat16, WIDE_ITEM>(item);
@@ -357,17 +361,17 @@ template <uint32_t D> struct Attention {
         for (uint32_t j = 0; j < D / 8; ++j) o[j][0] = o[j][1] = o[j][2] = o[j][3] = 0.0f;
 
         for (uint32_t tile = 0; tile < n_tiles; ++tile) {
-            float s[N / 8][4];
-#pragma unroll
-            for (uint32_t j = 0; j < N / 8; ++j) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
-            unsigned char* k_tile = buffers + size_t(2 * tile % p.n_buffers) * TILE_BYTES;
-            unsigned char* v_tile = buffers + size_t((2 * tile + 1) % p.n_buffers) * TILE_BYTES;
+            unsigned char* k_tile = buffers + (2 * tile % p.n_buffers) * TILE_BYTES;
+            unsigned char* v_tile = buffers + ((2 * tile + 1) % p.n_buffers) * TILE_BYTES;
 
             wait();
             if (tile + p.n_buffers / 2 < n_tiles) find_slots(item, lane, tile + p.n_buffers / 2);
             if (2 * tile + ahead < n_halves) copy(item, lane, 2 * tile + ahead);
             cp_async_commit();
             if (is_8bit(false)) widen(k_tile, false);
+            float s[N / 8][4];
+#pragma unroll
+            for (uint32_t j = 0; j < N / 8; ++j) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
             if (k_is_bf16) {
                 scores<__nv_bfloat16, N, !WIDE_ITEM>(s, first_vector, k_tile, first_token);
             } else {
@@ -487,26 +491,29 @@ template <uint32_t D> struct Attention {
     }
 };
 
-template <uint32_t D> __device__ __forceinline__ void attend_body(const AttendParams& p) {
+// Not inlined, so that registers are given to the two ways apart.
+template <uint32_t D, bool WIDE_ITEM>
+__device__ __noinline__ void attend_item(
+    const AttendParams& p, const AttendItem& item) {
     DYN_SMEM(unsigned char, shared);
-    pdl_wait();
-    pdl_trigger();
-    Attention<D> attention(p, shared);
-    const AttendHead& head = attention.head;
-    const uint32_t* wide = attend_table<uint32_t>(p, head.wide_first);
-    const AttendItem* wide_items = attend_table<AttendItem>(p, head.wide_items);
-    for (uint32_t i = wide[blockIdx.x]; i < wide[blockIdx.x + 1]; ++i) {
-        attention.template run<true>(wide_items[i]);
-    }
-    const uint32_t* narrow = attend_table<uint32_t>(p, head.narrow_first);
-    const AttendItem* narrow_items = attend_table<AttendItem>(p, head.narrow_items);
-    for (uint32_t i = narrow[blockIdx.x]; i < narrow[blockIdx.x + 1]; ++i) {
-        attention.template run<false>(narrow_items[i]);
-    }
+    Attention<D>(p, shared).template run<WIDE_ITEM>(item);
 }
 
-#define ATTEND_KERNEL(name, D)                                                      \
-    extern "C" __global__ void __launch_bounds__(128, 2) name(const AttendParams p) { \
-        attend_body<D>(p);                                                          \
-    }                                                                               \
+template <uint32_t D> __device__ __forceinline__ void attend_body(const AttendParams& p) {
+    pdl_wait();
+    pdl_trigger();
+    const AttendHead& head = attend_head(p);
+    const uint32_t* wide = attend_table<uint32_t>(p, head.wide_first) + blockIdx.x;
+    const AttendItem* wide_items = attend_table<AttendItem>(p, head.wide_items);
+    for (uint32_t i = wide[0]; i < wide[1]; ++i) attend_item<D, true>(p, wide_items[i]);
+    const uint32_t* narrow = attend_table<uint32_t>(p, head.narrow_first) + blockIdx.x;
+    const AttendItem* narrow_items = attend_table<AttendItem>(p, head.narrow_items);
+    for (uint32_t i = narrow[0]; i < narrow[1]; ++i) attend_item<D, false>(p, narrow_items[i]);
+}
+
+#define ATTEND_KERNEL(name, D)                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)       \
+        name(const __grid_constant__ AttendParams p) {             \
+        attend_body<D>(p);                                         \
+    }                                                              \
     KERNEL_ENTRY(name)

@@ -2,15 +2,15 @@
 
 use super::fault::{Fault, Result};
 use super::graph::Graphs;
+use super::large::Large;
+use super::load::Staging;
 use super::memory::Memory;
 use super::tables::Tables;
 use crate::error::Error;
 use crate::options::{Device, Options};
-use larder_kernels::blas::Blas;
-use larder_kernels::driver::{Context, Stream, Unavailable};
+use larder_kernels::driver::{Context, Event, Stream, Unavailable};
 use larder_kernels::modules::Kernels;
 use larder_kernels::sample::Sampler;
-use std::ffi::c_void;
 use std::ptr::NonNull;
 
 /// Multiprocessors of the device that plans are made for where there is none: an H100's.
@@ -18,8 +18,10 @@ pub const ASSUMED_MULTIPROCESSORS: u32 = 132;
 
 /// A device, or why there is none.
 pub struct Opened {
+    index: u32,
     context: std::result::Result<Context, Unavailable>,
-    stream: Option<NonNull<c_void>>,
+    /// The host's `CUstream`, 0: none.
+    stream: usize,
 }
 
 impl Opened {
@@ -32,16 +34,20 @@ impl Opened {
             Device::Cuda { index } => index,
             Device::Cpu => 0,
         };
-        let pointer = |address: usize| NonNull::new(std::ptr::with_exposed_provenance_mut(address));
-        let stream = pointer(options.cuda.stream);
-        let host = pointer(options.cuda.context);
-        if stream.is_some() && host.is_none() {
+        let stream = options.cuda.stream;
+        let host = NonNull::new(std::ptr::with_exposed_provenance_mut(options.cuda.context));
+        if stream != 0 && host.is_none() {
             return Err(Error::InvalidArgument(
                 "options.cuda_stream is set, but options.cuda_context, to which it belongs, is not"
                     .into(),
             ));
         }
-        Ok(Opened { context: Context::open(index, host), stream })
+        Ok(Opened { index, context: Context::open(index, host), stream })
+    }
+
+    /// The device's number.
+    pub fn index(&self) -> u32 {
+        self.index
     }
 
     /// Of the device, or of the one assumed.
@@ -64,8 +70,8 @@ impl Opened {
     /// The host's stream, or a new one.
     pub fn stream(&self, context: &Context) -> Result<Stream> {
         match self.stream {
-            Some(stream) => Ok(Stream::of_host(context, stream.as_ptr())),
-            None => Ok(Stream::new(context)?),
+            0 => Ok(Stream::new(context)?),
+            stream => Ok(Stream::of_host(context, std::ptr::with_exposed_provenance_mut(stream))),
         }
     }
 }
@@ -73,10 +79,10 @@ impl Opened {
 /// What the next operations are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Launched one by one. `decode_only`: every sequence has one row.
-    Launched { decode_only: bool },
-    /// Launched one by one and recorded; nothing runs.
-    Recorded,
+    /// Launched one by one.
+    Launched,
+    /// Recorded for this number of rows; nothing runs.
+    Recorded { n_rows: u32 },
     /// Already enqueued by [`begin`](crate::backend::Backend::begin), up to the final norm.
     Replayed,
 }
@@ -85,9 +91,12 @@ pub enum Pass {
 pub struct Ready {
     pub graphs: Graphs,
     pub tables: Tables,
+    pub staging: Staging,
+    /// Recorded behind what the host is told the place of.
+    pub placed: Event,
     pub sampler: Sampler,
     pub memory: Memory,
-    pub blas: Option<Blas>,
+    pub large: Option<Large>,
     pub kernels: Kernels,
     pub stream: Stream,
     pub context: Context,

@@ -22,6 +22,14 @@ impl Fault {
     pub fn is_sticky(&self) -> bool {
         matches!(self, Fault::Cuda(error) if error.is_sticky())
     }
+
+    /// As the layers above see it.
+    pub fn into_error(self) -> Error {
+        match self {
+            Fault::Cuda(error) => Error::Device(error.to_string()),
+            Fault::Larder(error) => error,
+        }
+    }
 }
 
 impl From<CudaError> for Fault {
@@ -33,14 +41,5 @@ impl From<CudaError> for Fault {
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
         Fault::Larder(error)
-    }
-}
-
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Error {
-        match fault {
-            Fault::Cuda(error) => Error::Device(error.to_string()),
-            Fault::Larder(error) => error,
-        }
     }
 }

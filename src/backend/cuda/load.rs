@@ -4,8 +4,8 @@
 use super::Cuda;
 use super::device::Ready;
 use super::fault::{Fault, Result};
-use super::memory::ALIGNMENT;
 use super::linear::{self, Conversion, layout_of};
+use super::memory::ALIGNMENT;
 use crate::backend::cpu::dispatch::Kernels;
 use crate::backend::cpu::matmul::dequantise_row;
 use crate::backend::ops::{Linear, Vector};

@@ -10,7 +10,7 @@ use crate::dtype::KvType;
 use crate::ids::Layer;
 use crate::options::Hooks;
 use larder_kernels::driver::{Context, DeviceBlock, DevicePtr, PinnedBlock, Stream};
-use larder_kernels::format::{Layout, Weights};
+use larder_kernels::format::Layout;
 use larder_kernels::kv::{KvKind, KvRows};
 use std::ops::Range;
 
@@ -23,7 +23,8 @@ const STAGING_BYTES: u64 = 2 << 20;
 /// Weights, KV repo, compute area with the tables behind it, and pinned memory.
 pub struct Memory {
     weights: DeviceBlock,
-    kv_repo: DeviceBlock,
+    /// Its addresses are in `layers`.
+    _kv_repo: DeviceBlock,
     area: DeviceBlock,
     pinned: PinnedBlock,
     /// First byte of the tables in the area's block.
@@ -52,10 +53,11 @@ impl Memory {
         let kv_repo = device("the KV repo", sizes.kv_repo_bytes)?;
         let area = device("the compute area", sizes.compute_area_bytes)?;
         let pinned = blocks::pinned(context, sizes.pinned_bytes, allocator)?;
-        stream.fill(kv_repo.address(), 0, kv_repo.bytes())?;
+        // SAFETY: all of a block that nobody else knows yet.
+        unsafe { stream.fill(kv_repo.address(), 0, kv_repo.bytes())? };
         let layers = layer_rows(kv_repo.address(), layout);
         let tables = sizes.compute_area_bytes - sizes.tables_bytes;
-        Ok(Memory { weights, kv_repo, area, pinned, tables, parts, layers })
+        Ok(Memory { weights, _kv_repo: kv_repo, area, pinned, tables, parts, layers })
     }
 
     /// Heap bytes beside the blocks.
@@ -73,10 +75,9 @@ impl Memory {
         vector.map_or(Ok(0), |vector| self.vector(vector))
     }
 
-    /// A weight matrix as the kernels see it.
-    pub fn weights(&self, linear: &Linear, layout: &Layout) -> Result<Weights> {
-        let bytes = layout.bytes().ok_or_else(|| Fault::defect(format!("{linear:?}")))?;
-        Ok(Weights::new(layout, within(&self.weights, linear.offset, bytes)?))
+    /// The address of a weight matrix.
+    pub fn matrix(&self, linear: &Linear, layout: &Layout) -> Result<DevicePtr> {
+        within(&self.weights, linear.offset, layout.bytes())
     }
 
     /// The address of a region of the compute area.
@@ -130,9 +131,7 @@ impl Memory {
     fn part(&self, range: Range<usize>) -> &[u8] {
         // SAFETY: parts lie inside of the block (`take`), which is initialised; the device writes there only
         // between a copy's launch and the wait behind it, while nobody borrows it.
-        unsafe {
-            std::slice::from_raw_parts(self.pinned.address().add(range.start), range.len())
-        }
+        unsafe { std::slice::from_raw_parts(self.pinned.address().add(range.start), range.len()) }
     }
 
     fn part_mut(&mut self, range: Range<usize>) -> &mut [u8] {

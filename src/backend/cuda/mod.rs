@@ -12,6 +12,7 @@ mod embed;
 mod fault;
 mod graph;
 mod head;
+mod large;
 mod linear;
 mod load;
 mod memory;
@@ -22,12 +23,13 @@ mod qkv;
 mod rope;
 mod sample;
 mod tables;
+mod tiles;
 
 use super::ops::{
     AttendOp, BatchView, Embedding, HeadOp, KvLayout, Linear, MlpOp, Norm, ProjectOp, QkvOp, Rope,
     RowInput, SampleRow, Vector,
 };
-use super::{Backend, BlockSizes, Output, PassLimits, Startup};
+use super::{Backend, BlockSizes, Output, PassLimits, Placed, Startup};
 use crate::area::{Area, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -37,9 +39,13 @@ use device::{Opened, Pass, Ready};
 use fault::Fault;
 use graph::{Graphs, buckets};
 use larder_kernels::attention::Shape;
-use larder_kernels::blas::Blas;
+use larder_kernels::blas;
+use larder_kernels::driver::Event;
 use larder_kernels::modules::Kernels;
+use large::Large;
+use load::Staging;
 use memory::{ALIGNMENT, Memory, PinnedParts};
+use qkv::QkvRows;
 use tables::Tables;
 
 /// A CUDA device as a [`Backend`].
@@ -49,6 +55,8 @@ pub struct Cuda {
     /// The kinds of attention that the layers have, and which one each layer has.
     shapes: Vec<Shape>,
     shape_of_layer: Vec<u32>,
+    /// What passes ask of cuBLASLt.
+    large_shapes: Vec<blas::Shape>,
     limits: PassLimits,
     pass: Pass,
     ready: Option<Box<Ready>>,
@@ -67,8 +75,9 @@ impl Cuda {
             plain_weights: options.cuda.weights,
             shapes: Vec::new(),
             shape_of_layer: Vec::new(),
+            large_shapes: Vec::new(),
             limits: PassLimits::default(),
-            pass: Pass::Launched { decode_only: false },
+            pass: Pass::Launched,
             ready: None,
             failed: None,
         })
@@ -97,10 +106,7 @@ impl Cuda {
         if let Some(text) = &self.failed {
             return Err(Error::EngineFailed(text.clone()));
         }
-        let context = match &self.ready {
-            Some(ready) => Some(ready.context.clone()),
-            None => None,
-        };
+        let context = self.ready.as_ref().map(|ready| ready.context.clone());
         let worked = match context.as_ref().map(|context| context.enter()).transpose() {
             Ok(_entered) => work(self),
             Err(error) => Err(error.into()),
@@ -115,14 +121,19 @@ impl Cuda {
         work: impl FnOnce(&mut Cuda, &mut Area) -> fault::Result<()>,
     ) -> Result<()> {
         match area.is_tracing() || self.pass == Pass::Replayed {
-            true => work(self, area).map_err(Error::from),
+            true => work(self, area).map_err(Fault::into_error),
             false => self.guarded(|cuda| work(cuda, area)),
         }
     }
 
     fn failure(&mut self, fault: Fault) -> Error {
+        if let (Pass::Recorded { .. }, Some(ready)) = (self.pass, &self.ready) {
+            // The stream, which may be the host's, does not stay in recording.
+            let _ = ready.stream.end_capture();
+            self.pass = Pass::Launched;
+        }
         let is_sticky = fault.is_sticky();
-        let error = Error::from(fault);
+        let error = fault.into_error();
         if is_sticky {
             self.failed = Some(error.to_string());
         }
@@ -154,8 +165,10 @@ impl Cuda {
         self.ready = Some(Box::new(Ready {
             graphs: Graphs::default(),
             tables: Tables::new(&context, &self.shapes, self.n_multiprocessors(), limits)?,
+            staging: Staging::new(&context)?,
+            placed: Event::new(&context)?,
             sampler: sample::sampler(limits),
-            blas: Blas::open(&context).ok(),
+            large: Large::open(&context, &self.large_shapes, limits.n_rows)?,
             memory,
             kernels,
             stream,
@@ -168,6 +181,7 @@ impl Cuda {
     /// See [`Backend::begin`].
     fn begin_pass(&mut self, batch: &BatchView<'_>, wanted: &[u32]) -> fault::Result<()> {
         let decode_only = batch.sequences.iter().all(|sequence| sequence.n == 1);
+        // What was recorded reads tokens, and norms all rows.
         let is_plain = matches!(batch.input, RowInput::Tokens(_)) && wanted.len() == batch.n_rows;
         let ready = self.ready()?;
         let bucket = match decode_only && is_plain {
@@ -182,7 +196,7 @@ impl Cuda {
         }
         self.pass = match bucket {
             Some(_) => Pass::Replayed,
-            None => Pass::Launched { decode_only },
+            None => Pass::Launched,
         };
         Ok(())
     }
@@ -190,7 +204,8 @@ impl Cuda {
 
 impl Backend for Cuda {
     fn linear_bytes(&self, dtype: DType, n_out: u32, n_in: u32) -> Result<u64> {
-        linear::bytes(self.plain_weights, dtype, n_out, n_in)
+        let layout = linear::layout(self.plain_weights, dtype, n_out, n_in);
+        layout.map(|layout| layout.bytes()).map_err(Fault::into_error)
     }
 
     fn alignment(&self) -> u64 {
@@ -222,7 +237,9 @@ impl Backend for Cuda {
     }
 
     fn bookkeeping_bytes(&self, limits: &PassLimits, kv: &KvLayout) -> u64 {
-        Memory::heap_bytes(kv) + sample::heap_bytes(limits) + size_of::<Ready>() as u64
+        // The planner's lists are about as long as the tables that they become.
+        let planner = self.tables_bytes(limits);
+        Memory::heap_bytes(kv) + planner + sample::heap_bytes(limits) + size_of::<Ready>() as u64
     }
 
     fn reserve(
@@ -261,13 +278,24 @@ impl Backend for Cuda {
         buckets(self.limits.n_rows, self.limits.n_sequences).collect()
     }
 
-    fn begin_capture(&mut self, _n_rows: u32) -> Result<()> {
-        self.pass = Pass::Recorded;
-        self.guarded(|cuda| Ok(cuda.ready()?.stream.begin_capture()?))
+    fn begin_capture(&mut self, n_rows: u32) -> Result<()> {
+        self.guarded(|cuda| {
+            cuda.ready()?.stream.begin_capture()?;
+            cuda.pass = Pass::Recorded { n_rows };
+            Ok(())
+        })
     }
 
     fn end_capture(&mut self) -> Result<()> {
-        todo!()
+        self.guarded(|cuda| {
+            let Pass::Recorded { n_rows } = cuda.pass else {
+                return Err(Fault::defect("no pass is being recorded".into()));
+            };
+            cuda.pass = Pass::Launched;
+            let Ready { stream, graphs, .. } = cuda.ready()?;
+            graphs.add(n_rows, stream.end_capture()?);
+            Ok(())
+        })
     }
 
     fn begin(&mut self, batch: &BatchView<'_>, wanted: &[u32]) -> Result<()> {
@@ -295,6 +323,19 @@ impl Backend for Cuda {
         values.ok_or_else(not_fetched)
     }
 
+    fn place_of(&mut self, region: &Region) -> Result<Placed> {
+        let index = self.opened.index();
+        self.guarded(|cuda| {
+            let Ready { memory, stream, placed, .. } = cuda.ready()?;
+            placed.record(stream)?;
+            Ok(Placed {
+                address: memory.region(region)?,
+                cuda_device: Some(index),
+                event: placed.raw().expose_provenance(),
+            })
+        })
+    }
+
     fn rope_table(
         &mut self,
         area: &mut Area,
@@ -302,7 +343,7 @@ impl Backend for Cuda {
         batch: &BatchView<'_>,
         table: &mut Region,
     ) -> Result<()> {
-        self.operation(area, |cuda, area| rope::rope_table(cuda, area, rope, batch, table))
+        self.operation(area, |cuda, area| rope::rope_table(cuda, area, rope, batch.n_rows, table))
     }
 
     fn embed(
@@ -325,9 +366,8 @@ impl Backend for Cuda {
         x: &Region,
         q: &mut Region,
     ) -> Result<()> {
-        self.operation(area, |cuda, area| {
-            qkv::qkv(cuda, area, op, layer, batch.n_rows, rope_table, x, q)
-        })
+        let rows = QkvRows { rope_table, n_rows: batch.n_rows, x, q };
+        self.operation(area, |cuda, area| qkv::qkv(cuda, area, op, layer, rows))
     }
 
     fn attend(
@@ -335,10 +375,10 @@ impl Backend for Cuda {
         area: &mut Area,
         op: &AttendOp,
         layer: Layer,
-        batch: &BatchView<'_>,
+        _batch: &BatchView<'_>,
         q: &mut Region,
     ) -> Result<()> {
-        self.operation(area, |cuda, area| attend::attend(cuda, area, op, layer, batch.n_rows, q))
+        self.operation(area, |cuda, area| attend::attend(cuda, area, op, layer, q))
     }
 
     fn project_residual(
@@ -359,10 +399,10 @@ impl Backend for Cuda {
         area: &mut Area,
         op: &MlpOp,
         n_rows: usize,
-        tile_rows: usize,
+        _tile_rows: usize,
         x: &mut Region,
     ) -> Result<()> {
-        self.operation(area, |cuda, area| mlp::mlp(cuda, area, op, n_rows, tile_rows, x))
+        self.operation(area, |cuda, area| mlp::mlp(cuda, area, op, n_rows, x))
     }
 
     fn final_norm(

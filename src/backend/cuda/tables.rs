@@ -18,8 +18,10 @@ pub enum RowTable {
     Slots = 2,
     /// Rows for the final norm.
     Wanted = 3,
+    /// Rows for the head, where they do not lie one behind the other.
+    Chosen = 4,
 }
-const N_ROW_TABLES: usize = 4;
+const N_ROW_TABLES: usize = 5;
 
 /// Where the tables lie, and what builds them.
 pub struct Tables {
@@ -35,9 +37,14 @@ pub struct Tables {
 
 impl Tables {
     /// Reserves all that building takes.
-    pub fn new(context: &Context, shapes: &[Shape], n_sms: u32, limits: &PassLimits) -> Result<Tables> {
+    pub fn new(
+        context: &Context,
+        shapes: &[Shape],
+        n_sms: u32,
+        limits: &PassLimits,
+    ) -> Result<Tables> {
         Ok(Tables {
-            planner: Planner::new(shapes, attention_limits(n_sms, limits)),
+            planner: Planner::new(shapes, &attention_limits(n_sms, limits)),
             n_rows: limits.n_rows as usize,
             vocab_size: limits.vocab_size,
             extra_slot: limits.total_tokens,
@@ -98,12 +105,37 @@ impl Tables {
         fill(RowTable::Positions, &mut batch.positions.iter().copied(), 0);
         fill(RowTable::Slots, &mut batch.slots.iter().map(|slot| slot.0), self.extra_slot);
         fill(RowTable::Wanted, &mut wanted.iter().copied(), 0);
-        let planned = self.planner.plan(&View(batch), attention);
-        let bytes = offset as u64 + planned.bytes_to_upload as u64;
-        let image = memory.tables_image();
+        let view = View { batch, n_launched: n_launched as u32 };
+        let planned = self.planner.plan(&view, attention);
+        let planned = planned.map_err(|error| Fault::defect(error.to_string()))?;
+        let bytes = offset as u64 + planned.bytes;
+        let to = memory.table(0, bytes)?;
         // SAFETY: the image stays as it is until `wait`, and the tables have its size.
-        unsafe { stream.copy_to_device(memory.table(0, bytes)?, image.as_ptr(), bytes) }?;
+        unsafe { stream.copy_to_device(to, memory.tables_image().as_ptr(), bytes) }?;
         self.mark_copied(stream)
+    }
+
+    /// Uploads the rows of one operation; where they lie.
+    pub fn choose(
+        &mut self,
+        memory: &mut Memory,
+        stream: &Stream,
+        rows: &[u32],
+    ) -> Result<DevicePtr> {
+        self.wait()?;
+        if rows.len() > self.n_rows {
+            return Err(Fault::defect(format!("{} rows are chosen", rows.len())));
+        }
+        let to = self.rows(memory, RowTable::Chosen)?;
+        let at = RowTable::Chosen as usize * self.n_rows * 4;
+        let image = &mut memory.tables_image()[at..at + 4 * rows.len()];
+        for (to, row) in image.chunks_exact_mut(4).zip(rows) {
+            to.copy_from_slice(&row.to_ne_bytes());
+        }
+        // SAFETY: the image stays as it is until `wait`, and the table has room for all rows of a pass.
+        unsafe { stream.copy_to_device(to, image.as_ptr(), image.len() as u64) }?;
+        self.mark_copied(stream)?;
+        Ok(to)
     }
 
     /// What the kernels could not bear.
@@ -148,15 +180,22 @@ pub fn attention_limits(n_multiprocessors: u32, limits: &PassLimits) -> Limits {
 }
 
 /// A batch as attention's planner sees it.
-struct View<'a>(&'a BatchView<'a>);
+struct View<'a> {
+    batch: &'a BatchView<'a>,
+    n_launched: u32,
+}
 
 impl Batch for View<'_> {
+    fn n_rows(&self) -> u32 {
+        self.n_launched
+    }
+
     fn n_sequences(&self) -> usize {
-        self.0.sequences.len()
+        self.batch.sequences.len()
     }
 
     fn sequence(&self, index: usize) -> SequenceRows {
-        let sequence = &self.0.sequences[index];
+        let sequence = &self.batch.sequences[index];
         SequenceRows {
             first: sequence.first,
             n: sequence.n,
@@ -166,12 +205,12 @@ impl Batch for View<'_> {
     }
 
     fn row(&self, index: u32) -> u32 {
-        self.0.rows[index as usize]
+        self.batch.rows[index as usize]
     }
 
     fn segment(&self, index: u32) -> Segment {
         const { assert!(NO_SEGMENT == u32::MAX) };
-        let segment = &self.0.segments[index as usize];
+        let segment = &self.batch.segments[index as usize];
         Segment {
             start: segment.start.0,
             len: segment.len,
