@@ -48,7 +48,9 @@ fn use_engine(engine: &mut Engine) {
 #[test]
 fn the_books_are_those_of_the_plan() {
     let world = World::new();
-    for (name, kv_type) in [("llama", KvType::F32), ("gemma3", KvType::BF16), ("qwen3", KvType::Int8)] {
+    for (name, kv_type) in
+        [("llama", KvType::F32), ("gemma3", KvType::BF16), ("qwen3", KvType::Int8)]
+    {
         let options = options(kv_type);
         let plan = Engine::plan(&model(name), &options).unwrap();
         assert!(world.books().is_clean());
@@ -216,7 +218,8 @@ fn requests_run_without_taking_memory() {
     let edge = Arc::clone(engine.edge());
     let requests = prompts.each_ref().map(|prompt| {
         let prompt = Prompt::Tokens(prompt);
-        edge.submit(None, &RequestInput { prompt, max_new_tokens: 5, ..Default::default() }).unwrap()
+        edge.submit(None, &RequestInput { prompt, max_new_tokens: 5, ..Default::default() })
+            .unwrap()
     });
     let mut drawn = [const { Vec::new() }; 3];
     let mut events = vec![Event::default(); 16];

@@ -113,6 +113,11 @@ __device__ __forceinline__ float factor_of(const Weights& w, uint32_t row) {
 
 // ---- Endings ----
 
+// What the sums of a row of the input are multiplied by; no factors: 1.
+__device__ __forceinline__ float row_factor(const float* factors, uint32_t row) {
+    return factors ? factors[row] : 1.0f;
+}
+
 __device__ __forceinline__ void store_kv_element(
     const KvRows& kv, uint32_t slot, uint32_t head, bool is_v, uint32_t i, float value) {
     unsigned char* at = kv_row(kv, slot) + kv_head_offset(kv, head, is_v);
@@ -184,7 +189,7 @@ __device__ __forceinline__ void finish_block_head(
     const Weights& w = p.weights[unit.matrix[0]];
     for (uint32_t i = threadIdx.x; i < dim * p.n_rows; i += blockDim.x) {
         const uint32_t row = i / dim, column = i % dim;
-        const float factor = row_factors[row] * factor_of(w, unit.first[0] + column);
+        const float factor = row_factor(row_factors, row) * factor_of(w, unit.first[0] + column);
         *sums.place(0, row, column) = sums.total(row, column) * factor;
     }
     __syncthreads();
@@ -211,7 +216,7 @@ __device__ __noinline__ void finish_block(
         const uint32_t column[2] = {unit.first[0] + place[0],
                                     adjacent ? unit.first[0] + place[1] : unit.first[1] + pair};
         if (column[0] >= first.n_out) continue;
-        const float factor = row_factors[row];
+        const float factor = row_factor(row_factors, row);
         const float a = sums.total(row, u * R + place[0]) * factor * factor_of(first, column[0]);
         const float b = sums.total(row, u * R + place[1]) * factor *
                         factor_of(second, min(column[1], second.n_out - 1));

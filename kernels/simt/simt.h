@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <utility>
 
+#define __noinline__ __attribute__((noinline))
 // Defined before CUDA's headers, which then keep these. Shared memory belongs to the host thread, which runs one block
 // at a time.
 #define __shared__ static thread_local

@@ -1,0 +1,179 @@
+// Products of up to 64 rows of activations with a matrix, on tensor cores and at the speed of memory. The weights are
+// the 16-row operand, so that few rows waste little; both operands go from memory to registers in the order in which
+// lanes own elements (weights.cuh), with no shuffle in between. Numbers of quantised formats are exact in bf16; their
+// scales are applied to the f32 sums of a block.
+#pragma once
+#include "product.cuh"
+
+constexpr int SMALL_UNIT = 16;  // rows of a unit
+
+// Chunks that a warp has under way: those of a step are neighbours. As many as registers allow.
+template <class F, int TILES>
+constexpr int SMALL_DEPTH = (F::PIECES == 4 ? 2 : 4) / (F::PIECES > 1 && TILES == 8 ? 2 : 1);
+
+template <class F> constexpr bool IS_F16 = false;
+template <> constexpr bool IS_F16<ReadF16> = true;
+
+template <class F>
+__device__ __forceinline__ void multiply(
+    float (&d)[4], const uint32_t (&a)[2][4], const uint32_t (&b)[4], int half) {
+    const uint32_t rows[4] = {a[0][2 * half], a[1][2 * half], a[0][2 * half + 1],
+                              a[1][2 * half + 1]};
+    const uint32_t columns[2] = {b[2 * half], b[2 * half + 1]};
+    if (IS_F16<F>)
+        mma_f16(d, rows, columns);
+    else
+        mma_bf16(d, rows, columns);
+}
+
+// The eight activations of token `token` that a lane owns in a piece, as pairs; zeros outside.
+template <class F>
+__device__ __forceinline__ void load_pairs(
+    const Product& p, uint32_t token, uint32_t chunk, int piece, uint32_t t, uint32_t (&b)[4]) {
+    const uint32_t n_in = p.weights[0].n_in;
+    const uint16_t* row = static_cast<const uint16_t*>(p.input) + size_t(token) * n_in;
+    const uint32_t k = element_of<F>(chunk, piece, 0, t);
+    if (F::PLAIN) {
+        uint4 words = make_uint4(0, 0, 0, 0);
+        if (token < p.n_rows && k < n_in) words = *reinterpret_cast<const uint4*>(row + k);
+        b[0] = words.x, b[1] = words.y, b[2] = words.z, b[3] = words.w;
+        return;
+    }
+    const uint32_t k_high = element_of<F>(chunk, piece, 1, t);
+    uint2 low = make_uint2(0, 0), high = make_uint2(0, 0);
+    if (token < p.n_rows && k < n_in) low = *reinterpret_cast<const uint2*>(row + k);
+    if (token < p.n_rows && k_high < n_in) high = *reinterpret_cast<const uint2*>(row + k_high);
+    b[0] = low.x, b[1] = low.y, b[2] = high.x, b[3] = high.y;
+}
+
+// sums += one chunk's part; `held` has the lane's row in either run.
+template <class F, int TILES>
+__device__ __forceinline__ void accumulate(
+    const Product& p, const typename F::Held (&held)[2], uint32_t chunk, float (&sums)[TILES][4]) {
+    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    // With many tiles, the activations of one piece fill the registers.
+    constexpr int AT_ONCE = F::PIECES < 4 && TILES < 4 ? F::PIECES : 1;
+#pragma unroll AT_ONCE
+    for (int piece = 0; piece < F::PIECES; ++piece) {
+        uint32_t a[2][4];
+        F::pairs(held[0], piece, a[0]);
+        F::pairs(held[1], piece, a[1]);
+        float scales[2][2], offsets[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            scales[i][0] = F::scale(held[i], chunk, piece, 0);
+            scales[i][1] = F::SCALES == 2 ? F::scale(held[i], chunk, piece, 1) : scales[i][0];
+            offsets[i] = F::offset(held[i], chunk, piece);
+        }
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile) {
+            uint32_t b[4];
+            load_pairs<F>(p, 8 * tile + g, chunk, piece, t, b);
+            float(&sum)[4] = sums[tile];
+            if (F::SCALES == 0) {
+                multiply<F>(sum, a, b, 0);
+                multiply<F>(sum, a, b, 1);
+                continue;
+            }
+            float d[4] = {};
+            multiply<F>(d, a, b, 0);
+            if (F::SCALES == 2) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    sum[i] += d[i] * scales[i / 2][0];
+                    d[i] = 0.0f;
+                }
+            }
+            multiply<F>(d, a, b, 1);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum[i] += d[i] * scales[i / 2][1];
+            if (F::OFFSETS) {
+                // Ones instead of weights give the sums of the activations.
+                const uint32_t ones[2][4] = {{0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u},
+                                             {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u}};
+                float x_sum[4] = {};
+                multiply<F>(x_sum, ones, b, 0);
+                multiply<F>(x_sum, ones, b, 1);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sum[i] -= offsets[i / 2] * x_sum[i];
+            }
+        }
+    }
+}
+
+// The lane's row of either run of a unit.
+template <class F>
+__device__ __forceinline__ void open_unit(const Product& p, uint32_t u, Run (&rows)[2]) {
+    constexpr uint32_t HALF = SMALL_UNIT / 2;
+    const Unit unit = unit_of<SMALL_UNIT>(p, blockIdx.x * p.block_units + u);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const uint32_t row = unit.first[i] + threadIdx.x % 32 / 4 % HALF;
+        rows[i] = run_of<F>(p.weights[unit.matrix[i]], row, 1);
+    }
+}
+
+// A warp goes through its part of the columns DEPTH chunks at a time; a quad of lanes has one row of either run.
+template <class F, int TILES> __device__ __forceinline__ void small_body(const Product& p) {
+    constexpr int DEPTH = SMALL_DEPTH<F, TILES>;
+    DYN_SMEM(float, shared);
+    const Sums all = sums_of<SMALL_UNIT>(p, shared, 8 * TILES);
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint32_t part = warp % p.k_split, groups = blockDim.x / 32 / p.k_split;
+    const uint32_t first = part * DEPTH, step = p.k_split * DEPTH;
+    const uint32_t chunks = ceil_div(p.weights[0].n_in, F::CHUNK);
+
+    Run rows[2];
+    typename F::Held held[DEPTH][2];
+    const auto load = [&](int d, uint32_t chunk) {
+        if (chunk >= chunks) return;
+        held[d][0] = F::load(rows[0], 0, chunk, t);
+        held[d][1] = F::load(rows[1], 0, chunk, t);
+    };
+    const auto open = [&](uint32_t u) {
+        if (u >= p.block_units) return;
+        open_unit<F>(p, u, rows);
+#pragma unroll
+        for (int d = 0; d < DEPTH; ++d) load(d, first + d);
+    };
+
+    // The weights do not depend on the kernels before this one.
+    uint32_t u = warp / p.k_split;
+    open(u);
+    pdl_trigger();
+    pdl_wait();
+    while (u < p.block_units) {
+        float sums[TILES][4] = {};
+        for (uint32_t chunk = first; chunk < chunks; chunk += step) {
+#pragma unroll
+            for (int d = 0; d < DEPTH; ++d) {
+                if (chunk + d < chunks) accumulate<F, TILES>(p, held[d], chunk + d, sums);
+                load(d, chunk + d + step);
+            }
+        }
+        open(u + groups);
+        const uint32_t column = u * SMALL_UNIT + g;
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                *all.place(part, 8 * tile + 2 * t + i % 2, column + 8 * (i / 2)) = sums[tile][i];
+        }
+        u += groups;
+    }
+    __syncthreads();
+    finish_block<SMALL_UNIT>(p, all, nullptr);
+}
+
+#define SMALL_KERNEL(format, reader, rows)                                                         \
+    extern "C" __global__ void __launch_bounds__(256, rows == 64 ? 1 : 2)                          \
+        small_##format##_##rows(const __grid_constant__ Product p) {                               \
+        small_body<reader, rows / 8>(p);                                                           \
+    }                                                                                              \
+    KERNEL_ENTRY(small_##format##_##rows)
+
+#define SMALL_KERNELS(format, reader)                                                              \
+    SMALL_KERNEL(format, reader, 8)                                                                \
+    SMALL_KERNEL(format, reader, 16)                                                               \
+    SMALL_KERNEL(format, reader, 32)                                                               \
+    SMALL_KERNEL(format, reader, 64)

@@ -1,0 +1,3 @@
+#include "small.cuh"
+
+SMALL_KERNELS(q6_k, ReadQ6_K)
