@@ -39,7 +39,11 @@ fn build() -> Result<(), String> {
 }
 
 /// One architecture in debug builds: the others take their time, and a test of its own compiles them.
-fn embed_fatbins(toolchain: &toolchain::Toolchain, kernels: &Path, out: &Path) -> Result<(), String> {
+fn embed_fatbins(
+    toolchain: &toolchain::Toolchain,
+    kernels: &Path,
+    out: &Path,
+) -> Result<(), String> {
     println!("cargo:rerun-if-env-changed=LARDER_CUDA_ARCHS");
     let is_release = env::var("PROFILE").is_ok_and(|it| it == "release");
     let wanted = env::var("LARDER_CUDA_ARCHS");
@@ -59,7 +63,11 @@ fn embed_fatbins(toolchain: &toolchain::Toolchain, kernels: &Path, out: &Path) -
 }
 
 #[cfg(feature = "standin")]
-fn build_standin(toolchain: &toolchain::Toolchain, kernels: &Path, out: &Path) -> Result<(), String> {
+fn build_standin(
+    toolchain: &toolchain::Toolchain,
+    kernels: &Path,
+    out: &Path,
+) -> Result<(), String> {
     println!("cargo:rerun-if-env-changed=LARDER_STANDIN_ASAN");
     let with_asan = env::var("LARDER_STANDIN_ASAN").is_ok_and(|it| it == "1");
     let tool = cc::Build::new().cpp(true).opt_level(2).get_compiler();

@@ -26,8 +26,8 @@ impl Job {
 
     fn is_fresh(&self) -> bool {
         let Some(made) = modified(&self.output) else { return false };
-        let same_command =
-            fs::read_to_string(beside(&self.output, "command")).is_ok_and(|it| it == self.description());
+        let same_command = fs::read_to_string(beside(&self.output, "command"))
+            .is_ok_and(|it| it == self.description());
         let headers = fs::read_to_string(beside(&self.output, "d")).unwrap_or_default();
         let mut inputs = self.inputs.iter().cloned().chain(dependencies(&headers));
         same_command && inputs.all(|input| modified(&input).is_some_and(|time| time <= made))

@@ -30,7 +30,8 @@ pub struct Options<'a> {
 /// The job that compiles one file into `folder`.
 pub fn job(toolchain: &Toolchain, source: &Path, folder: &Path, options: &Options) -> Job {
     let output = folder.join(format!("{}.fatbin", stem(source)));
-    let headers = source.ancestors().find(|it| it.join("build.rs").is_file()).map(|it| it.join("cuda"));
+    let headers =
+        source.ancestors().find(|it| it.join("build.rs").is_file()).map(|it| it.join("cuda"));
     let mut command = Command::new(&toolchain.nvcc);
     command.args(["-std=c++17", "-O3", "-fatbin", "-Xptxas", "-v", "-Wno-deprecated-gpu-targets"]);
     command.arg(if options.compressed { "--compress-mode=size" } else { "--no-compress" });

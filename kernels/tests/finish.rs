@@ -166,21 +166,20 @@ fn heads_of_all_sizes_and_kinds() {
     ];
     for_policies(|device| {
         for (head_dim, n_heads, n_kv_heads, rope_dim, pairs, norm, biases, kinds) in cases {
-            let heads = Heads {
-                head_dim,
-                n_heads,
-                n_kv_heads,
-                rope_dim,
-                pairs,
-                norm,
-                biases,
-                kinds,
-            };
-            heads.check(device, Format::F32, 3, N_IN, 3e-6, |weights, first_head, input, finish| {
-                let finish = QkvFinish { first_head, ..*finish };
-                let kind = FinishKind::Qkv(finish);
-                launch(device, weights, input, 3, &kind).unwrap();
-            });
+            let heads =
+                Heads { head_dim, n_heads, n_kv_heads, rope_dim, pairs, norm, biases, kinds };
+            heads.check(
+                device,
+                Format::F32,
+                3,
+                N_IN,
+                3e-6,
+                |weights, first_head, input, finish| {
+                    let finish = QkvFinish { first_head, ..*finish };
+                    let kind = FinishKind::Qkv(finish);
+                    launch(device, weights, input, 3, &kind).unwrap();
+                },
+            );
         }
     });
 }

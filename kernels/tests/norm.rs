@@ -93,9 +93,12 @@ fn tolerance(act: Act) -> f64 {
 #[test]
 fn rows_become_act_rows() {
     for_policies(|device| {
-        for (kind, with_bias) in
-            [(NormKind::None, false), (NormKind::Rms, false), (NormKind::Layer, false), (NormKind::Layer, true)]
-        {
+        for (kind, with_bias) in [
+            (NormKind::None, false),
+            (NormKind::Rms, false),
+            (NormKind::Layer, false),
+            (NormKind::Layer, true),
+        ] {
             for (n_rows, n) in [(1, 1), (2, 7), (3, 33), (2, 260), (1, 1100)] {
                 let (norm, twin, _held) = random_norm(device, kind, n, with_bias);
                 let x = Random::new(n as u64).values(n_rows * n);
@@ -203,8 +206,11 @@ fn norm_residual_adds() {
             }
             .unwrap();
             let normed = y.chunks(n).flat_map(|row| twin.of(row));
-            let expected: Vec<f64> =
-                x.iter().zip(normed).map(|(&x, y)| f64::from(x) + y * f64::from(multiplier)).collect();
+            let expected: Vec<f64> = x
+                .iter()
+                .zip(normed)
+                .map(|(&x, y)| f64::from(x) + y * f64::from(multiplier))
+                .collect();
             assert_close(&device.download(&x_device), &expected, 2e-6);
         }
     });
@@ -241,8 +247,10 @@ fn check_gate<T: Copy + Into<f64>>(
             activation,
         };
         // SAFETY: the buffers have these sizes and live until the download.
-        unsafe { norm::gate_act(&device.kernels, &device.stream, act, &rows, n_rows as u32) }.unwrap();
-        let bias = |which: usize, i: usize| if with_bias { f64::from(biases[which][i]) } else { 0.0 };
+        unsafe { norm::gate_act(&device.kernels, &device.stream, act, &rows, n_rows as u32) }
+            .unwrap();
+        let bias =
+            |which: usize, i: usize| if with_bias { f64::from(biases[which][i]) } else { 0.0 };
         let mut expected = vec![7.0; n_rows * out_leading];
         for (row, to) in expected.chunks_mut(out_leading).enumerate() {
             for (i, to) in to[..n].iter_mut().enumerate() {
@@ -258,9 +266,13 @@ fn check_gate<T: Copy + Into<f64>>(
 #[test]
 fn gates() {
     for_policies(|device| {
-        for (n, leading, out_leading, with_bias) in
-            [(1, 1, 1, false), (13, 13, 13, true), (64, 64, 64, false), (24, 40, 32, true), (2056, 2056, 2056, false)]
-        {
+        for (n, leading, out_leading, with_bias) in [
+            (1, 1, 1, false),
+            (13, 13, 13, true),
+            (64, 64, 64, false),
+            (24, 40, 32, true),
+            (2056, 2056, 2056, false),
+        ] {
             let sizes = (n, leading, out_leading);
             check_gate(device, Act::F32, <[f32]>::to_vec, sizes, with_bias);
             check_gate(device, Act::F16, to_f16, sizes, with_bias);

@@ -11,7 +11,14 @@ use half::{bf16, f16};
 use larder_kernels::args;
 use larder_kernels::driver::Launch;
 
-fn launch(device: &Device, name: &str, grid: u32, block: u32, shared: u32, args: &mut [*mut c_void]) {
+fn launch(
+    device: &Device,
+    name: &str,
+    grid: u32,
+    block: u32,
+    shared: u32,
+    args: &mut [*mut c_void],
+) {
     let launch =
         Launch { grid: [grid, 1, 1], block: [block, 1, 1], shared_bytes: shared, dependent: true };
     // SAFETY: the arguments are the kernel's, and the buffers live in the callers.
@@ -20,7 +27,13 @@ fn launch(device: &Device, name: &str, grid: u32, block: u32, shared: u32, args:
 }
 
 /// d[16][8] += a[16][k] b[8][k] by the kernel of that name, with operands that went through `bits` and `value`.
-fn check_mma(name: &str, k: usize, bits: impl Fn(f32) -> u32, value: impl Fn(f32) -> f64, per_word: usize) {
+fn check_mma(
+    name: &str,
+    k: usize,
+    bits: impl Fn(f32) -> u32,
+    value: impl Fn(f32) -> f64,
+    per_word: usize,
+) {
     for_policies(|device| {
         let mut random = Random::new(7);
         let (a, b, d) = (random.values(16 * k), random.values(8 * k), random.values(16 * 8));

@@ -92,13 +92,17 @@ fn q_in_place() {
                 ..QkvFinish::default()
             };
             // SAFETY: the buffers have these sizes and live until the download.
-            unsafe { rope::finish_q(&device.kernels, &device.stream, &finish, n_rows as u32) }.unwrap();
+            unsafe { rope::finish_q(&device.kernels, &device.stream, &finish, n_rows as u32) }
+                .unwrap();
             let mut expected = Vec::new();
             for (i, head) in values.chunks(head_dim).enumerate() {
                 let (row, own) = (i / n_heads, i % n_heads);
                 let bias = |j: usize| if with_bias { bias[own * head_dim + j] } else { 0.0 };
-                let biased: Vec<f64> =
-                    head.iter().enumerate().map(|(j, &v)| f64::from(v) + f64::from(bias(j))).collect();
+                let biased: Vec<f64> = head
+                    .iter()
+                    .enumerate()
+                    .map(|(j, &v)| f64::from(v) + f64::from(bias(j)))
+                    .collect();
                 let mut head = twin.of_f64(&biased);
                 let turns: Vec<(f64, f64)> = turns[row * rope_dim..][..rope_dim]
                     .chunks(2)

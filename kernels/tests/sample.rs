@@ -209,11 +209,8 @@ fn run_with(
         (0..cases.len()).map(|row| (answers.chosen(row), answers.top(row).to_vec())).collect();
     device.download(&scratch);
     let after = device.download(&rows);
-    let outcome = |((chosen, top), logits): (_, &[f32])| Outcome {
-        chosen,
-        top,
-        logits: logits.to_vec(),
-    };
+    let outcome =
+        |((chosen, top), logits): (_, &[f32])| Outcome { chosen, top, logits: logits.to_vec() };
     outcomes.into_iter().zip(after.chunks(vocab)).map(outcome).collect()
 }
 

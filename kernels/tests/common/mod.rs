@@ -95,7 +95,8 @@ impl Device {
         let buffer = self.output(values.len());
         let bytes = std::mem::size_of_val(values) as u64;
         // SAFETY: the buffer is that large; the values stay until the copy has run.
-        unsafe { self.stream.copy_to_device(buffer.address(), values.as_ptr().cast(), bytes) }.unwrap();
+        unsafe { self.stream.copy_to_device(buffer.address(), values.as_ptr().cast(), bytes) }
+            .unwrap();
         self.synchronize();
         buffer
     }
@@ -214,7 +215,9 @@ pub fn assert_close<T: Copy + Into<f64>>(actual: &[T], expected: &[f64], toleran
         let error = (value - wanted).abs() / scale;
         // Not `error > tolerance`, which is false for NaN.
         if !(error <= tolerance) {
-            panic!("value {index} is {value}, expected {wanted}: error {error:.2e} of the largest, allowed {tolerance:.1e}");
+            panic!(
+                "value {index} is {value}, expected {wanted}: error {error:.2e} of the largest, allowed {tolerance:.1e}"
+            );
         }
     }
 }

@@ -35,7 +35,9 @@ impl ActRows {
     pub fn random(device: &Device, format: Format, len: usize, seed: u64) -> (Self, Vec<f64>) {
         let values = Random::new(seed).values(len);
         match Act::of(format) {
-            Act::F32 => (Self::F32(device.upload(&values)), values.into_iter().map(f64::from).collect()),
+            Act::F32 => {
+                (Self::F32(device.upload(&values)), values.into_iter().map(f64::from).collect())
+            }
             Act::F16 => {
                 let rows = to_f16(&values);
                 (Self::F16(device.upload(&rows)), rows.into_iter().map(f64::from).collect())
@@ -86,9 +88,8 @@ impl Heads {
         });
         let turns = random.values(n_rows * self.rope_dim);
         let bias_devices = biases.each_ref().map(|bias| device.upload(bias));
-        let norm_devices = norms
-            .each_ref()
-            .map(|norm| (device.upload(&norm.weight), device.upload(&norm.bias)));
+        let norm_devices =
+            norms.each_ref().map(|norm| (device.upload(&norm.weight), device.upload(&norm.bias)));
         let table = device.upload(&turns);
         let slots = device.upload(&SLOTS[..n_rows]);
         let q = device.output::<f32>(n_rows * n_heads * dim);

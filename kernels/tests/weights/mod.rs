@@ -43,7 +43,8 @@ impl Matrix {
 fn assembled(layout: &Layout, pieces: &Pieces, buffer: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xff; layout.bytes() as usize];
     for piece in pieces.iter() {
-        bytes[piece.to as usize..][..piece.bytes].copy_from_slice(&buffer[piece.from..][..piece.bytes]);
+        bytes[piece.to as usize..][..piece.bytes]
+            .copy_from_slice(&buffer[piece.from..][..piece.bytes]);
     }
     bytes
 }
@@ -127,9 +128,11 @@ fn block(format: Format, random: &mut Random, file: &mut Vec<u8>, values: &mut V
                 };
                 let factor = d.to_f64() * f64::from(factor);
                 let least = dmin.to_f64() * f64::from(least);
-                values.extend(quants[32 * (part / 2)..][..32].iter().map(|&byte| {
-                    factor * f64::from(byte >> (4 * (part % 2)) & 15) - least
-                }));
+                values.extend(
+                    quants[32 * (part / 2)..][..32]
+                        .iter()
+                        .map(|&byte| factor * f64::from(byte >> (4 * (part % 2)) & 15) - least),
+                );
             }
         }
         Format::Q6_K => {

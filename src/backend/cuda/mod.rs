@@ -62,6 +62,8 @@ pub struct Cuda {
     ready: Option<Box<Ready>>,
     /// The text of the error behind which nothing runs any more.
     failed: Option<String>,
+    /// An error of a call that has no result, for the next one to tell.
+    untold: Option<Error>,
 }
 
 impl Cuda {
@@ -80,6 +82,7 @@ impl Cuda {
             pass: Pass::Launched,
             ready: None,
             failed: None,
+            untold: None,
         })
     }
 
@@ -103,6 +106,9 @@ impl Cuda {
 
     /// Runs `work` with the context current. An error that the device does not survive is remembered.
     fn guarded<T>(&mut self, work: impl FnOnce(&mut Cuda) -> fault::Result<T>) -> Result<T> {
+        if let Some(error) = self.untold.take() {
+            return Err(error);
+        }
         if let Some(text) = &self.failed {
             return Err(Error::EngineFailed(text.clone()));
         }
@@ -262,16 +268,15 @@ impl Backend for Cuda {
     }
 
     fn poison(&mut self, region: &Region) {
-        let pass = self.pass;
-        // A pass that cannot be poisoned fails by itself soon.
-        let _ = self.guarded(|cuda| {
+        if self.pass == Pass::Replayed {
+            return;
+        }
+        let filled = self.guarded(|cuda| {
             let Ready { memory, stream, .. } = cuda.ready()?;
-            match pass {
-                Pass::Replayed => Ok(()),
-                // SAFETY: the region's own memory.
-                _ => Ok(unsafe { stream.fill(memory.region(region)?, 0xFF, region.bytes()) }?),
-            }
+            // SAFETY: the region's own memory.
+            Ok(unsafe { stream.fill(memory.region(region)?, 0xFF, region.bytes()) }?)
         });
+        self.untold = filled.err();
     }
 
     fn capture_rows(&self) -> Vec<u32> {
