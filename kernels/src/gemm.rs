@@ -10,8 +10,9 @@ use crate::format::{Format, Weights};
 use crate::modules::Kernels;
 use crate::product::{Act, Finish, FinishKind, QkvFinish};
 
+pub(crate) use check::check;
 pub use check::input_multiple;
-use check::{check, refuse};
+use check::refuse;
 use shape::Shape;
 pub use shape::Tiles;
 

@@ -1,6 +1,6 @@
 //! What the products of activations with weights (`gemv`, `small`, `gemm`) have in common: the type of their input rows
 //! and what is done with the results.
-#![forbid(unsafe_code)]
+pub(crate) mod launch;
 
 use crate::driver::DevicePtr;
 use crate::format::Format;

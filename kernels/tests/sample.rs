@@ -8,7 +8,7 @@ use larder_kernels::driver::PinnedBlock;
 use larder_kernels::sample::{Limits, Places, Rows, Sampler, Settings, TopToken};
 
 /// What a row brings beside its logits.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Case {
     settings: Settings,
     prompt: Vec<u32>,
@@ -84,9 +84,8 @@ fn uniform(seed: u64, counter: u64) -> f64 {
 fn adjusted(case: &Case, logits: &[f32]) -> Vec<f32> {
     let settings = &case.settings;
     let mut logits = logits.to_vec();
-    for &(token, bias) in case.biases.iter().filter(|&&(token, _)| (token as usize) < logits.len())
-    {
-        logits[token as usize] += bias;
+    for &(token, bias) in &case.biases {
+        logits.get_mut(token as usize).into_iter().for_each(|logit| *logit += bias);
     }
     for (i, logit) in logits.iter_mut().enumerate() {
         let count = |tokens: &[u32]| tokens.iter().filter(|&&t| t as usize == i).count();

@@ -128,7 +128,7 @@ impl Device {
         let (values, after) = rest.split_at(rest.len() - guard);
         assert!(before.iter().all(|&it| it == GUARD), "written in front of a buffer");
         assert!(after.iter().all(|&it| it == GUARD), "written behind a buffer");
-        let mut result = Vec::with_capacity(buffer.len);
+        let mut result = Vec::<T>::with_capacity(buffer.len);
         // SAFETY: `values` has as many bytes as `len` elements, which are plain numbers.
         unsafe {
             result.as_mut_ptr().cast::<u8>().copy_from(values.as_ptr(), values.len());
