@@ -26,7 +26,16 @@ fn launch(
     n_rows: usize,
     finish: &FinishKind,
 ) -> Result<()> {
-    let at = input.address();
+    launch_at(device, weights, input.address(), n_rows, finish)
+}
+
+fn launch_at(
+    device: &Device,
+    weights: &[Weights],
+    at: u64,
+    n_rows: usize,
+    finish: &FinishKind,
+) -> Result<()> {
     // SAFETY: the buffers have the sizes that the callers state and live until they download.
     unsafe {
         let (kernels, stream) = (&device.kernels, &device.stream);
@@ -177,7 +186,7 @@ fn heads_of_all_sizes_and_kinds() {
                 |weights, first_head, input, finish| {
                     let finish = QkvFinish { first_head, ..*finish };
                     let kind = FinishKind::Qkv(finish);
-                    launch(device, weights, input, 3, &kind).unwrap();
+                    launch_at(device, weights, input.address(), 3, &kind).unwrap();
                 },
             );
         }

@@ -148,7 +148,8 @@ impl Shape {
             FinishKind::Gated(..) => weights[0].n_out.div_ceil(self.unit / 2),
             FinishKind::Store(_) | FinishKind::Residual(_) => weights[0].n_out.div_ceil(self.unit),
             FinishKind::Qkv(qkv) => {
-                let n_heads: u32 = weights.iter().map(|matrix| matrix.n_out / qkv.kv.head_dim).sum();
+                let n_heads: u32 =
+                    weights.iter().map(|matrix| matrix.n_out / qkv.kv.head_dim).sum();
                 n_heads * qkv.kv.head_dim.div_ceil(self.unit)
             }
         };
@@ -159,14 +160,16 @@ impl Shape {
         let chunks = weights[0].n_in.div_ceil(weights[0].format.chunk_len());
         let wants_more = |k_split: u32| {
             k_split < WARPS
-                && u64::from(n_units) * u64::from(k_split) < u64::from(BUSY_WARPS * n_multiprocessors)
+                && u64::from(n_units) * u64::from(k_split)
+                    < u64::from(BUSY_WARPS * n_multiprocessors)
                 && chunks >= 2 * k_split * self.chunks_at_once
         };
         let mut k_split = 1;
         while wants_more(k_split) {
             k_split *= 2;
         }
-        let shared = |k_split: u32, units: u32| 4 * k_split * self.sum_rows * (units * self.unit + 4);
+        let shared =
+            |k_split: u32, units: u32| 4 * k_split * self.sum_rows * (units * self.unit + 4);
         let block_units = match kind {
             Kind::Heads => {
                 while k_split > 1 && shared(k_split, per_head) > MOST_SHARED_OF_HEADS {
