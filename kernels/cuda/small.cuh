@@ -14,6 +14,13 @@ constexpr int SMALL_DEPTH = (F::PIECES == 4 ? 2 : 4) / (F::PIECES > 1 && TILES =
 template <class F> constexpr bool IS_F16 = false;
 template <> constexpr bool IS_F16<ReadF16> = true;
 
+template <bool HALF> struct PairOf {
+    using Type = __nv_bfloat162;
+};
+template <> struct PairOf<true> {
+    using Type = __half2;
+};
+
 template <class F>
 __device__ __forceinline__ void multiply(
     float (&d)[4], const uint32_t (&a)[2][4], const uint32_t (&b)[4], int half) {
@@ -26,24 +33,40 @@ __device__ __forceinline__ void multiply(
         mma_bf16(d, rows, columns);
 }
 
-// The eight activations of token `token` that a lane owns in a piece, as pairs; zeros outside.
+// Eight f32 activations as pairs of the weights' type, and what that rounding leaves: together they have twice the
+// bits, so that the sums are nearly those of f32 activations. Memory stays the limit.
+template <class F>
+__device__ __forceinline__ void split(
+    const float4& low, const float4& high, uint32_t (&b)[4], uint32_t (&rest)[4]) {
+    using Pair = typename PairOf<IS_F16<F>>::Type;
+    const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const Pair pair = {to_act<decltype(Pair::x)>(x[2 * i]),
+                           to_act<decltype(Pair::x)>(x[2 * i + 1])};
+        const Pair left = {to_act<decltype(Pair::x)>(x[2 * i] - from_act(pair.x)),
+                           to_act<decltype(Pair::x)>(x[2 * i + 1] - from_act(pair.y))};
+        b[i] = reinterpret_cast<const uint32_t&>(pair);
+        rest[i] = reinterpret_cast<const uint32_t&>(left);
+    }
+}
+
+// The eight activations of token `token` that a lane owns in a piece; zeros outside.
 template <class F>
 __device__ __forceinline__ void load_pairs(
-    const Product& p, uint32_t token, uint32_t chunk, int piece, uint32_t t, uint32_t (&b)[4]) {
+    const Product& p, uint32_t token, uint32_t chunk, int piece, uint32_t t, uint32_t (&b)[4],
+    uint32_t (&rest)[4]) {
     const uint32_t n_in = p.weights[0].n_in;
-    const uint16_t* row = static_cast<const uint16_t*>(p.input) + size_t(token) * n_in;
-    const uint32_t k = element_of<F>(chunk, piece, 0, t);
-    if (F::PLAIN) {
-        uint4 words = make_uint4(0, 0, 0, 0);
-        if (token < p.n_rows && k < n_in) words = *reinterpret_cast<const uint4*>(row + k);
-        b[0] = words.x, b[1] = words.y, b[2] = words.z, b[3] = words.w;
-        return;
+    const float* row = static_cast<const float*>(p.input) + size_t(token) * n_in;
+    const uint32_t k[2] = {element_of<F>(chunk, piece, 0, t), element_of<F>(chunk, piece, 1, t)};
+    float4 four[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        four[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (token < p.n_rows && k[i] < n_in)
+            four[i] = *reinterpret_cast<const float4*>(row + k[i]);
     }
-    const uint32_t k_high = element_of<F>(chunk, piece, 1, t);
-    uint2 low = make_uint2(0, 0), high = make_uint2(0, 0);
-    if (token < p.n_rows && k < n_in) low = *reinterpret_cast<const uint2*>(row + k);
-    if (token < p.n_rows && k_high < n_in) high = *reinterpret_cast<const uint2*>(row + k_high);
-    b[0] = low.x, b[1] = low.y, b[2] = high.x, b[3] = high.y;
+    split<F>(four[0], four[1], b, rest);
 }
 
 // sums += one chunk's part; `held` has the lane's row in either run.
@@ -67,16 +90,19 @@ __device__ __forceinline__ void accumulate(
         }
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile) {
-            uint32_t b[4];
-            load_pairs<F>(p, 8 * tile + g, chunk, piece, t, b);
+            uint32_t b[4], rest[4];
+            load_pairs<F>(p, 8 * tile + g, chunk, piece, t, b, rest);
             float(&sum)[4] = sums[tile];
             if (F::SCALES == 0) {
                 multiply<F>(sum, a, b, 0);
+                multiply<F>(sum, a, rest, 0);
                 multiply<F>(sum, a, b, 1);
+                multiply<F>(sum, a, rest, 1);
                 continue;
             }
             float d[4] = {};
             multiply<F>(d, a, b, 0);
+            multiply<F>(d, a, rest, 0);
             if (F::SCALES == 2) {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
@@ -85,6 +111,7 @@ __device__ __forceinline__ void accumulate(
                 }
             }
             multiply<F>(d, a, b, 1);
+            multiply<F>(d, a, rest, 1);
 #pragma unroll
             for (int i = 0; i < 4; ++i) sum[i] += d[i] * scales[i / 2][1];
             if (F::OFFSETS) {
@@ -93,7 +120,9 @@ __device__ __forceinline__ void accumulate(
                                              {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u}};
                 float x_sum[4] = {};
                 multiply<F>(x_sum, ones, b, 0);
+                multiply<F>(x_sum, ones, rest, 0);
                 multiply<F>(x_sum, ones, b, 1);
+                multiply<F>(x_sum, ones, rest, 1);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sum[i] -= offsets[i / 2] * x_sum[i];
             }

@@ -11,8 +11,8 @@ pub const MAX_ROWS: u32 = 64;
 
 const SHAPE: Shape = Shape { name: "small", unit: 16, sum_rows: MAX_ROWS, chunks_at_once: 2 };
 
-/// `weights · input` and then `finish`. `input`: act rows `[n_rows][n_in]` of [`Act::of`](crate::product::Act::of) the
-/// format, aligned to 16 bytes, with at most [`MAX_ROWS`] rows. The matrices are as for
+/// `weights · input` and then `finish`. `input`: f32 `[n_rows][n_in]`, aligned to 16 bytes, with at most [`MAX_ROWS`]
+/// rows; they meet the weights as two 16-bit numbers each, so that little of f32's precision is lost. The matrices are as for
 /// [`gemm::launch`](crate::gemm::launch), but not F32. Other sizes are refused.
 ///
 /// # Safety

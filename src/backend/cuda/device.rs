@@ -89,6 +89,8 @@ pub enum Pass {
 
 /// Everything on the device. Dropped from the top down.
 pub struct Ready {
+    /// Activations keep f32's precision in products of any number of rows.
+    pub exact: bool,
     pub graphs: Graphs,
     pub tables: Tables,
     pub staging: Staging,

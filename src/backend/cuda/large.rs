@@ -70,7 +70,7 @@ pub fn workspace(
     for linear in weights {
         wanted |= is_possible(layout_of(cuda.plain_weights, linear)?.format());
     }
-    let wanted = wanted && max_rows > SOME_ROWS;
+    let wanted = wanted && max_rows > SOME_ROWS && !cuda.exact;
     Ok(wanted.then(|| area.take("cuBLASLt workspace", WORKSPACE_BYTES)))
 }
 
@@ -81,7 +81,7 @@ pub fn unplaced(cuda: &Cuda, linear: &Linear) -> Result<Weights> {
 
 /// While tracing: remembers that passes will ask for this product.
 pub fn note(cuda: &mut Cuda, weights: &Weights, shape: Shape) {
-    if is_possible(weights.format) && !cuda.large_shapes.contains(&shape) {
+    if is_possible(weights.format) && !cuda.exact && !cuda.large_shapes.contains(&shape) {
         cuda.large_shapes.push(shape);
     }
 }
@@ -105,6 +105,9 @@ pub fn try_multiply(
     operands: &Operands,
     workspace: Option<&Region>,
 ) -> Result<bool> {
+    if ready.exact {
+        return Ok(false);
+    }
     let Operands { input, out, n_rows, alpha } = *operands;
     let Ready { large: Some(Large { blas: library, shapes }), memory, stream, .. } = ready else {
         return Ok(false);

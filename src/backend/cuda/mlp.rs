@@ -46,6 +46,7 @@ pub fn mlp(
             source: Source { x: cuda.ready()?.memory.region(x)?, list: 0, n_rows: n_rows as u32 },
             room: cuda.ready()?.memory.region(&tile)?,
             workspace: workspace.as_ref(),
+            exact: cuda.exact,
         };
         run.all(cuda.ready()?, &tiles, &mut input, &onto, x)?;
     }
@@ -87,6 +88,7 @@ struct Run<'a> {
     /// The tile's place.
     room: DevicePtr,
     workspace: Option<&'a Region>,
+    exact: bool,
 }
 
 impl Run<'_> {
@@ -116,8 +118,8 @@ impl Run<'_> {
     /// The type that down reads.
     fn act(&self) -> Act {
         match Rows::of(self.source.n_rows) {
-            Rows::Few => Act::F32,
-            Rows::Some | Rows::Many => Act::of(self.weights[2].format),
+            Rows::Many if !self.exact => Act::of(self.weights[2].format),
+            _ => Act::F32,
         }
     }
 
@@ -156,7 +158,8 @@ impl Run<'_> {
     ) -> Result<bool> {
         let (n_rows, n, act) = (self.source.n_rows, weights[0].n_out, self.act());
         let format = weights[0].format;
-        if Rows::of(n_rows) != Rows::Many || !large::is_possible(format) || Act::of(format) != act {
+        let is_many = Rows::of(n_rows) == Rows::Many && !self.exact;
+        if !is_many || !large::is_possible(format) || Act::of(format) != act {
             return Ok(false);
         }
         let rows = input.staged(ready, act, &self.source)?;

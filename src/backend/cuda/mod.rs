@@ -52,6 +52,7 @@ use tables::Tables;
 pub struct Cuda {
     opened: Opened,
     plain_weights: CudaWeights,
+    exact: bool,
     /// The kinds of attention that the layers have, and which one each layer has.
     shapes: Vec<Shape>,
     shape_of_layer: Vec<u32>,
@@ -75,6 +76,7 @@ impl Cuda {
         Ok(Cuda {
             opened: Opened::new(options)?,
             plain_weights: options.cuda.weights,
+            exact: options.exact_activations,
             shapes: Vec::new(),
             shape_of_layer: Vec::new(),
             large_shapes: Vec::new(),
@@ -169,6 +171,7 @@ impl Cuda {
         let memory = Memory::take(startup, &context, &stream, sizes, parts, kv, hooks)?;
         self.limits = *limits;
         self.ready = Some(Box::new(Ready {
+            exact: self.exact,
             graphs: Graphs::default(),
             tables: Tables::new(&context, &self.shapes, self.n_multiprocessors(), limits)?,
             staging: Staging::new(&context)?,

@@ -1,7 +1,7 @@
 //! Products of activations with weights: the rows that they read, and which kernel computes one.
 //!
-//! Up to [`FEW_ROWS`] rows are read as f32 and normed by the kernel itself. More are first converted, with their norm,
-//! to the type that the weights' format wants. Results of a row may differ in the last bits from one class of batch
+//! Up to [`SOME_ROWS`] rows are read as f32, up to [`FEW_ROWS`] of them normed by the kernel itself. More are first
+//! converted, with their norm, to the type that the weights' format wants; unless exact activations are asked for. Results of a row may differ in the last bits from one class of batch
 //! sizes to the other, never with what else is in the batch.
 
 use super::Cuda;
@@ -13,7 +13,7 @@ use crate::backend::ops::{Linear, Norm};
 use larder_kernels::driver::DevicePtr;
 use larder_kernels::format::{Format, Weights};
 use larder_kernels::norm::{self, NormKind};
-use larder_kernels::product::{Act, FinishKind};
+use larder_kernels::product::{Act, Finish, FinishKind, QkvFinish};
 use larder_kernels::{gemm, gemv, small};
 
 /// Rows of `gemv`.
@@ -79,7 +79,8 @@ impl Input {
         max_rows: u32,
     ) -> Result<Input> {
         let n_in = weights[0].n_in;
-        let mut bytes = u64::from(FEW_ROWS.min(max_rows)) * 4;
+        let f32_rows = if cuda.exact { max_rows } else { SOME_ROWS.min(max_rows) };
+        let mut bytes = u64::from(f32_rows) * 4;
         for linear in weights {
             let format = layout_of(cuda.plain_weights, linear)?.format();
             bytes = bytes.max(u64::from(max_rows) * Act::of(format).bytes() as u64);
@@ -115,13 +116,14 @@ impl Input {
         format: Format,
         source: &Source,
     ) -> Result<(DevicePtr, Option<norm::Norm>)> {
-        if Rows::of(source.n_rows) != Rows::Few {
+        let rows = Rows::of(source.n_rows);
+        if rows == Rows::Many && !ready.exact {
             return Ok((self.staged(ready, Act::of(format), source)?, None));
         }
         let norm = norm_of(ready, self.norm.as_ref())?;
         match norm.kind {
             NormKind::None if source.list == 0 => Ok((source.x, None)),
-            NormKind::Rms if source.list == 0 => Ok((source.x, Some(norm))),
+            NormKind::Rms if source.list == 0 && rows == Rows::Few => Ok((source.x, Some(norm))),
             _ => Ok((self.staged(ready, Act::F32, source)?, None)),
         }
     }
@@ -161,7 +163,51 @@ pub fn multiply(
             Rows::Some if format != Format::F32 => {
                 small::launch(kernels, stream, weights, format, rows, n_rows, finish)
             }
+            Rows::Many if ready.exact && format != Format::F32 => {
+                return exact(ready, weights, rows, n_rows, finish);
+            }
             _ => gemm::launch(kernels, stream, weights, format, rows, n_rows, finish),
         }
     }?)
+}
+
+/// Many f32 rows, as many at once as keep their precision.
+fn exact(
+    ready: &Ready,
+    weights: &[Weights],
+    rows: DevicePtr,
+    n_rows: u32,
+    finish: &FinishKind,
+) -> Result<()> {
+    let format = weights[0].format;
+    for first in (0..n_rows).step_by(SOME_ROWS as usize) {
+        let at = rows + u64::from(first) * u64::from(weights[0].n_in) * 4;
+        let (n, finish) = (SOME_ROWS.min(n_rows - first), from_row(finish, first));
+        // SAFETY: all addresses are regions of these sizes.
+        unsafe { small::launch(&ready.kernels, &ready.stream, weights, format, at, n, &finish) }?;
+    }
+    Ok(())
+}
+
+/// The same with row `first` as the first one.
+fn from_row(finish: &FinishKind, first: u32) -> FinishKind {
+    let bytes = |elements: u32, size: usize| u64::from(first) * u64::from(elements) * size as u64;
+    let moved = |finish: &Finish, size| Finish {
+        out: finish.out + bytes(finish.leading, size),
+        ..*finish
+    };
+    match finish {
+        FinishKind::Store(finish) => FinishKind::Store(moved(finish, 4)),
+        FinishKind::Residual(finish) => FinishKind::Residual(moved(finish, 4)),
+        FinishKind::Gated(finish, act) => FinishKind::Gated(moved(finish, act.bytes()), *act),
+        FinishKind::Qkv(qkv) => FinishKind::Qkv(QkvFinish {
+            q: qkv.q + bytes(qkv.n_heads * qkv.kv.head_dim, 4),
+            slots: qkv.slots + bytes(1, 4),
+            rope_table: match qkv.rope_table {
+                0 => 0,
+                table => table + bytes(qkv.rope_dim, 4),
+            },
+            ..*qkv
+        }),
+    }
 }

@@ -91,7 +91,8 @@ fn q_apart(
     finish: &QkvFinish,
     workspace: Option<&Region>,
 ) -> Result<bool> {
-    if Rows::of(source.n_rows) != Rows::Many || !large::is_possible(weights.format) {
+    let is_many = Rows::of(source.n_rows) == Rows::Many && !ready.exact;
+    if !is_many || !large::is_possible(weights.format) {
         return Ok(false);
     }
     let rows = input.staged(ready, Act::of(weights.format), source)?;

@@ -39,11 +39,11 @@ impl Tiles {
         let format = |linear| layout_of(cuda.plain_weights, linear).map(|layout| layout.format());
         let (gate, up, down) = (format(&op.gate)?, format(&op.up)?, format(&op.down)?);
         let gating = if gate == up { Gating::Together } else { Gating::Apart };
-        let act = Act::of(down).bytes() as u64;
+        let act = if cuda.exact { 4 } else { Act::of(down).bytes() as u64 };
         let [few, some, many] = match gating {
-            Gating::Together if is_possible(gate) => [4, act, 2 * act],
-            Gating::Together => [4, act, act],
-            Gating::Apart => [8, 8 + act, 8 + act],
+            Gating::Together if is_possible(gate) && !cuda.exact => [4, 4, 2 * act],
+            Gating::Together => [4, 4, act],
+            Gating::Apart => [8, 8, 8 + act],
         };
         let max_rows = u64::from(cuda.limits.n_rows);
         Ok((Tiles::new(max_rows, u64::from(op.gate.n_out), [few, some, many]), gating))
@@ -89,14 +89,13 @@ mod tests {
     fn tiles_cover_all_columns_and_fit() {
         for max_rows in [1, 3, 64, 65, 512, 4096] {
             for n_columns in [1, 255, 256, 257, 4096, 4097, 14336, 200_000] {
-                let tiles = Tiles::new(max_rows, n_columns, [4, 2, 4]);
+                let tiles = Tiles::new(max_rows, n_columns, [4, 4, 4]);
                 for n_rows in [1, 4, 5, 64, 65, 512, 4096].into_iter().filter(|&n| n <= max_rows) {
                     let mut end = 0;
                     for tile in tiles.for_rows(n_rows as u32) {
                         assert_eq!(tile.start, end);
                         assert!(tile.start.is_multiple_of(STEP as u32) && !tile.is_empty());
-                        let bytes = if n_rows <= 4 || n_rows > 64 { 4 } else { 2 };
-                        assert!(n_rows * tile.len() as u64 * bytes <= tiles.bytes);
+                        assert!(n_rows * tile.len() as u64 * 4 <= tiles.bytes);
                         end = tile.end;
                     }
                     assert_eq!(u64::from(end), n_columns);
@@ -107,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_chunk_of_an_8b_model_has_narrow_tiles_and_a_decode_step_one() {
-        let tiles = Tiles::new(512, 14336, [4, 2, 4]);
+        let tiles = Tiles::new(512, 14336, [4, 4, 4]);
         assert_eq!(tiles.for_rows(512).collect::<Vec<_>>().len(), 4);
         assert_eq!(tiles.for_rows(64).collect::<Vec<_>>(), [0..14336]);
         assert!(tiles.bytes <= 8 << 20);
