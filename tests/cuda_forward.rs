@@ -15,7 +15,7 @@ use cuda_common::{PROMPT, append, bits, forward, options, try_forward};
 use golden::{argmax, folder, gguf, golden, read_golden, relative_error};
 use larder::dtype::KvType;
 use larder::engine::{Engine, WANT_LOGITS};
-use larder::options::{CudaOptions, CudaWeights, Options};
+use larder::options::{CudaOptions, CudaWeights, Device, Options};
 use larder_kernels::standin::World;
 
 /// Of logits against the reference, with activations and perhaps K and V in bf16.
@@ -41,9 +41,24 @@ fn check(what: &str, ours: &[Vec<f32>], theirs: &[Vec<f32>], tolerance: f64) {
     }
 }
 
+/// With K and V in bf16 their rounding alone can cost more than [`TOLERANCE`] (phi3: 5e-3 and 9e-3 on the CPU, where all
+/// else is f32): then twice that.
+fn tolerance(path: &Path, name: &str, kv_type: KvType) -> f64 {
+    if kv_type == KvType::F32 {
+        return TOLERANCE;
+    }
+    let options = Options { device: Device::Cpu, ..options(kv_type) };
+    let mut engine = Engine::create(path, &options).unwrap();
+    let sequence = engine.sequence_open().unwrap();
+    let golden = golden(name);
+    let rows = append(&mut engine, sequence, &golden.tokens[0]);
+    TOLERANCE.max(2.0 * relative_error(&rows, &golden.logits[..PROMPT as usize]))
+}
+
 /// One sequence at once, the other in chunks, both together, and a fork.
 fn check_model(path: &Path, name: &str, kv_type: KvType) {
     let golden = golden(name);
+    let tolerance = tolerance(path, name, kv_type);
     let n = PROMPT as usize;
     let (tokens, others) = (&golden.tokens[0], &golden.tokens[1]);
     let (theirs, their_others) = golden.logits.split_at(n);
@@ -51,11 +66,11 @@ fn check_model(path: &Path, name: &str, kv_type: KvType) {
     let what = |case: &str| format!("{path:?}, {kv_type:?}, {case}");
 
     let whole = engine.sequence_open().unwrap();
-    check(&what("at once"), &append(&mut engine, whole, tokens), theirs, TOLERANCE);
+    check(&what("at once"), &append(&mut engine, whole, tokens), theirs, tolerance);
 
     let fork = engine.sequence_fork(whole, 20).unwrap();
     let rows = append(&mut engine, fork, &tokens[20..]);
-    check(&what("after a fork"), &rows, &theirs[20..], TOLERANCE);
+    check(&what("after a fork"), &rows, &theirs[20..], tolerance);
     engine.sequence_release(fork).unwrap();
     engine.sequence_release(whole).unwrap();
 
@@ -68,7 +83,7 @@ fn check_model(path: &Path, name: &str, kv_type: KvType) {
     for &token in &others[32..] {
         rows.extend(append(&mut engine, sequence, &[token]));
     }
-    check(&what("in chunks"), &rows, their_others, TOLERANCE);
+    check(&what("in chunks"), &rows, their_others, tolerance);
     drop(engine);
 
     // More rows than keep the precision of f32 unasked.
@@ -83,8 +98,8 @@ fn check_model(path: &Path, name: &str, kv_type: KvType) {
     let rows = forward(&mut engine, &rows);
     let (ours, our_others): (Vec<_>, Vec<_>) =
         rows.chunks_exact(2).map(|pair| (pair[1].clone(), pair[0].clone())).unzip();
-    check(&what("in company"), &ours, theirs, TOLERANCE);
-    check(&what("as company"), &our_others, their_others, TOLERANCE);
+    check(&what("in company"), &ours, theirs, tolerance);
+    check(&what("as company"), &our_others, their_others, tolerance);
 }
 
 macro_rules! families {
@@ -136,7 +151,8 @@ macro_rules! gguf_files {
             let mut engine = engine(&gguf($name), KvType::BF16);
             let sequence = engine.sequence_open().unwrap();
             let rows = append(&mut engine, sequence, &golden.tokens[0]);
-            check($name, &rows, &golden.logits[..PROMPT as usize], TOLERANCE);
+            let tolerance = tolerance(&gguf($name), $name, KvType::BF16);
+            check($name, &rows, &golden.logits[..PROMPT as usize], tolerance);
         })*
     };
 }

@@ -255,9 +255,19 @@ STANDIN_API CUresult cuCtxSynchronize() {
 }
 
 STANDIN_API CUresult cuGetErrorName(CUresult error, const char** text) {
-    static thread_local std::string name;
-    name = "CUDA_ERROR_" + std::to_string(error);
-    *text = name.c_str();
+    static thread_local std::string other;
+    switch (error) {
+        case CUDA_ERROR_INVALID_VALUE: *text = "CUDA_ERROR_INVALID_VALUE"; break;
+        case CUDA_ERROR_OUT_OF_MEMORY: *text = "CUDA_ERROR_OUT_OF_MEMORY"; break;
+        case CUDA_ERROR_NO_DEVICE: *text = "CUDA_ERROR_NO_DEVICE"; break;
+        case CUDA_ERROR_INVALID_IMAGE: *text = "CUDA_ERROR_INVALID_IMAGE"; break;
+        case CUDA_ERROR_NOT_FOUND: *text = "CUDA_ERROR_NOT_FOUND"; break;
+        case CUDA_ERROR_ILLEGAL_ADDRESS: *text = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
+        case CUDA_ERROR_LAUNCH_FAILED: *text = "CUDA_ERROR_LAUNCH_FAILED"; break;
+        default:
+            other = "CUDA_ERROR_" + std::to_string(error);
+            *text = other.c_str();
+    }
     return CUDA_SUCCESS;
 }
 

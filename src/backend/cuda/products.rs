@@ -192,10 +192,8 @@ fn exact(
 /// The same with row `first` as the first one.
 fn from_row(finish: &FinishKind, first: u32) -> FinishKind {
     let bytes = |elements: u32, size: usize| u64::from(first) * u64::from(elements) * size as u64;
-    let moved = |finish: &Finish, size| Finish {
-        out: finish.out + bytes(finish.leading, size),
-        ..*finish
-    };
+    let moved =
+        |finish: &Finish, size| Finish { out: finish.out + bytes(finish.leading, size), ..*finish };
     match finish {
         FinishKind::Store(finish) => FinishKind::Store(moved(finish, 4)),
         FinishKind::Residual(finish) => FinishKind::Residual(moved(finish, 4)),
