@@ -5,7 +5,7 @@
 mod cuda_common;
 mod format_support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cuda_common::{append, options};
 use format_support::{Folder, Gguf, text, u32_value, value};
@@ -21,8 +21,10 @@ const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 64;
 
-/// Of the CPU's logits, with activations in bf16; Q8_0 in place of types without kernels of their own costs more.
-const TOLERANCE: f64 = 1e-2;
+/// Of the CPU's logits, where activations keep the precision of f32.
+const EXACT_TOLERANCE: f64 = 5e-4;
+/// With activations in bf16, or f16, where there are many rows.
+const TOLERANCE: f64 = 1.5e-2;
 
 /// The number of a type in GGUF.
 fn number(dtype: DType) -> u32 {
@@ -62,26 +64,63 @@ impl Numbers {
     }
 }
 
-/// `n` blocks of a type: plain numbers, or blocks of the fixtures' modest rows in random order.
-fn blocks(dtype: DType, n: usize, numbers: &mut Numbers) -> Vec<u8> {
-    let plain = |numbers: &mut Numbers| 0.1 * numbers.next();
-    match dtype {
-        DType::F32 => (0..n).flat_map(|_| plain(numbers).to_le_bytes()).collect(),
-        DType::F16 => (0..n).flat_map(|_| f16::from_f32(plain(numbers)).to_le_bytes()).collect(),
-        DType::BF16 => (0..n).flat_map(|_| bf16::from_f32(plain(numbers)).to_le_bytes()).collect(),
-        _ => {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/blocks");
-            let fixture = std::fs::read(folder.join(format!("{dtype:?}.bin"))).unwrap();
-            let modest = &fixture[..fixture.len() * 6 / 8];
-            let known: Vec<&[u8]> = modest.chunks_exact(dtype.block_bytes()).collect();
-            let any = |_| known[numbers.next_bits() as usize % known.len()];
-            (0..n).flat_map(any).copied().collect()
-        }
+/// `n` blocks of a type: plain numbers, or blocks of the fixtures' modest rows in random order, with their values.
+fn blocks(dtype: DType, n: usize, numbers: &mut Numbers) -> (Vec<u8>, Vec<f32>) {
+    if !dtype.is_quantised() {
+        let values: Vec<f32> = (0..n).map(|_| 0.1 * numbers.next()).collect();
+        let bytes = |value: &f32| match dtype {
+            DType::F16 => f16::from_f32(*value).to_le_bytes().to_vec(),
+            DType::BF16 => bf16::from_f32(*value).to_le_bytes().to_vec(),
+            _ => value.to_le_bytes().to_vec(),
+        };
+        return (values.iter().flat_map(bytes).collect(), values);
     }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/blocks");
+    let read = |extension| std::fs::read(folder.join(format!("{dtype:?}.{extension}"))).unwrap();
+    let (known, values) = (read("bin"), read("f32"));
+    let (n_bytes, n_values) = (dtype.block_bytes(), 4 * dtype.block_len());
+    let n_modest = known.len() / n_bytes * 6 / 8;
+    let (mut all, mut all_values) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        let block = numbers.next_bits() as usize % n_modest;
+        all.extend(&known[block * n_bytes..][..n_bytes]);
+        let values = values[block * n_values..][..n_values].chunks_exact(4);
+        all_values.extend(values.map(|value| f32::from_le_bytes(value.try_into().unwrap())));
+    }
+    (all, all_values)
+}
+
+/// Values in Q8_0: each block's largest becomes 127.
+fn q8_0(values: &[f32]) -> Vec<u8> {
+    let block = |values: &[f32]| {
+        let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        let scale = f16::from_f32(largest / 127.0);
+        let quant = |value: &f32| match scale.to_f32() {
+            0.0 => 0,
+            scale => (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8 as u8,
+        };
+        let mut bytes = scale.to_le_bytes().to_vec();
+        bytes.extend(values.iter().map(quant));
+        bytes
+    };
+    values.chunks_exact(32).flat_map(block).collect()
+}
+
+/// How a model's matrices come into its file.
+#[derive(Clone, Copy, PartialEq)]
+enum Stored {
+    AsTheyAre,
+    /// The same values, rounded to Q8_0.
+    AsQ8,
 }
 
 /// A model of one layer with `n_wide` columns between; `dtype_of` says how each matrix is stored.
-fn model(folder: &Folder, n_wide: usize, dtype_of: impl Fn(&str) -> DType) -> std::path::PathBuf {
+fn model(
+    folder: &Folder,
+    n_wide: usize,
+    stored: Stored,
+    dtype_of: impl Fn(&str) -> DType,
+) -> PathBuf {
     let mut numbers = Numbers(88172645463325252);
     let f32_value = |number: f32| value(6, &number.to_le_bytes());
     let key = |name: &str| format!("llama.{name}");
@@ -98,7 +137,7 @@ fn model(folder: &Folder, n_wide: usize, dtype_of: impl Fn(&str) -> DType) -> st
         .pair(&key("vocab_size"), &u32_value(VOCABULARY as u32))
         .pair(&key("rope.dimension_count"), &u32_value(HEAD_DIM as u32))
         .pair(&key("rope.freq_base"), &f32_value(10000.0));
-    let mut data = Vec::new();
+    let (mut data, mut size) = (Vec::new(), 0.0);
     for (name, n_out, n_in) in [
         ("token_embd", VOCABULARY, HIDDEN),
         ("output", VOCABULARY, HIDDEN),
@@ -113,23 +152,36 @@ fn model(folder: &Folder, n_wide: usize, dtype_of: impl Fn(&str) -> DType) -> st
         let dtype = dtype_of(name);
         let dimensions = [n_in as u64, n_out as u64];
         let offset = data.len() as u64;
+        let (bytes, values) = blocks(dtype, n_out * n_in / dtype.block_len(), &mut numbers);
+        if name == "blk.0.attn_q" {
+            size = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
+        }
+        let (dtype, bytes) = match stored {
+            Stored::AsTheyAre => (dtype, bytes),
+            Stored::AsQ8 => (DType::Q8_0, q8_0(&values)),
+        };
         gguf = gguf.tensor(&format!("{name}.weight"), &dimensions, number(dtype), offset);
-        data.extend(blocks(dtype, n_out * n_in / dtype.block_len(), &mut numbers));
+        data.extend(bytes);
         data.resize(data.len().next_multiple_of(32), 0);
     }
     for name in ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"] {
         let offset = data.len() as u64;
         gguf = gguf.tensor(&format!("{name}.weight"), &[HIDDEN as u64], 0, offset);
-        data.extend((0..HIDDEN).flat_map(|_| (1.0 + 0.2 * numbers.next()).to_le_bytes()));
+        // Rows on which weights of this size give numbers of about 1: nothing hangs on their last bits.
+        let factor = 1.0 / (size * (HIDDEN as f32).sqrt());
+        data.extend(
+            (0..HIDDEN).flat_map(|_| (factor * (1.0 + 0.2 * numbers.next())).to_le_bytes()),
+        );
     }
-    folder.write("model.gguf", &gguf.data(data).bytes())
+    let name = if stored == Stored::AsQ8 { "q8.gguf" } else { "model.gguf" };
+    folder.write(name, &gguf.data(data).bytes())
 }
 
-/// Logits of a prompt in three cuts, for each kind of product: one row, some, and more than 64.
-fn logits(path: &Path, device: Device, many: u32) -> Vec<Vec<f32>> {
+/// Logits of a prompt in four cuts, so that every kind of product computes some.
+fn logits(path: &Path, device: Device, exact_activations: bool) -> Vec<Vec<f32>> {
     let options = Options {
         device,
-        exact_activations: true,
+        exact_activations,
         max_sequence_tokens: 100,
         max_sequences: 1,
         ..options(KvType::F32)
@@ -137,9 +189,8 @@ fn logits(path: &Path, device: Device, many: u32) -> Vec<Vec<f32>> {
     let mut engine = Engine::create(path, &options).unwrap();
     let sequence = engine.sequence_open().unwrap();
     let token = |i: u32| (7 * i + 3) % VOCABULARY as u32;
-    let mut rows = Vec::new();
-    let mut first = 0;
-    for n in [1, 3, 9, many] {
+    let (mut rows, mut first) = (Vec::new(), 0);
+    for n in [1, 3, 9, 66] {
         let tokens: Vec<u32> = (first..first + n).map(token).collect();
         rows.extend(append(&mut engine, sequence, &tokens));
         first += n;
@@ -147,32 +198,50 @@ fn logits(path: &Path, device: Device, many: u32) -> Vec<Vec<f32>> {
     rows
 }
 
-fn check(what: &str, path: &Path, many: u32, tolerance: f64) {
-    let cpu = logits(path, Device::Cpu, many);
+/// The device on one file against the CPU on another (or the same): row by row where activations are exact; all rows
+/// together where bf16 makes some worse than others.
+fn check(what: &str, path: &Path, reference: &Path, exact_tolerance: f64) {
+    let cpu = logits(reference, Device::Cpu, true);
     let _world = World::new();
-    let cuda = logits(path, Device::Cuda { index: 0 }, many);
-    assert_eq!(cpu.len(), cuda.len());
-    for (row, (ours, theirs)) in cuda.iter().zip(&cpu).enumerate() {
-        let square = |values: &mut dyn Iterator<Item = f32>| {
-            values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
-        };
-        let difference = square(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
-        let error = difference / square(&mut theirs.iter().copied());
-        assert!(error <= tolerance, "{what}: row {row} has relative error {error}");
+    let exact = logits(path, Device::Cuda { index: 0 }, true);
+    assert_eq!(cpu.len(), exact.len());
+    for (row, (ours, theirs)) in exact.iter().zip(&cpu).enumerate() {
+        let error = relative_error(ours, theirs);
+        assert!(error <= exact_tolerance, "{what}: row {row} is {error} off");
     }
+    let rounded = logits(path, Device::Cuda { index: 0 }, false);
+    let error = relative_error(&rounded.concat(), &cpu.concat());
+    assert!(error <= TOLERANCE, "{what} with rounded activations: {error}");
 }
 
-fn check_type(dtype: DType, tolerance: f64) {
+fn relative_error(ours: &[f32], theirs: &[f32]) -> f64 {
+    let length = |values: &mut dyn Iterator<Item = f32>| {
+        values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+    };
+    let difference = length(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
+    difference / length(&mut theirs.iter().copied())
+}
+
+/// A type on which the device computes as it is, or that Q8_0 holds exactly.
+fn check_type(dtype: DType) {
     let folder = Folder::empty();
-    // Embedding and head are wide enough to be compared with less noise than weights of few bits have.
-    check(&format!("{dtype:?}"), &model(&folder, 512, |_| dtype), 66, tolerance);
+    let path = model(&folder, 512, Stored::AsTheyAre, |_| dtype);
+    check(&format!("{dtype:?}"), &path, &path, EXACT_TOLERANCE);
+}
+
+/// A type that is rounded to Q8_0. Blocks that it can hold exactly are not rounded here, but in the reference.
+fn check_rounded(dtype: DType) {
+    let folder = Folder::empty();
+    let [path, rounded] =
+        [Stored::AsTheyAre, Stored::AsQ8].map(|stored| model(&folder, 512, stored, |_| dtype));
+    check(&format!("{dtype:?}"), &path, &rounded, 2e-2);
 }
 
 macro_rules! types {
-    ($($test:ident: $dtype:ident $tolerance:expr,)*) => {
+    ($($test:ident: $check:ident $dtype:ident,)*) => {
         $(#[test]
         fn $test() {
-            check_type(DType::$dtype, $tolerance);
+            $check(DType::$dtype);
         })*
 
         #[test]
@@ -183,29 +252,29 @@ macro_rules! types {
 }
 
 types! {
-    f32_weights: F32 1e-5,
-    f16_weights: F16 TOLERANCE,
-    bf16_weights: BF16 TOLERANCE,
-    q4_0: Q4_0 TOLERANCE,
-    q4_1: Q4_1 2e-2,
-    q5_0: Q5_0 TOLERANCE,
-    q5_1: Q5_1 2e-2,
-    q8_0: Q8_0 TOLERANCE,
-    q2_k: Q2_K 2e-2,
-    q3_k: Q3_K 2e-2,
-    q4_k: Q4_K TOLERANCE,
-    q5_k: Q5_K 2e-2,
-    q6_k: Q6_K TOLERANCE,
-    iq4_nl: IQ4_NL TOLERANCE,
-    iq4_xs: IQ4_XS 2e-2,
-    mxfp4: MXFP4 TOLERANCE,
+    f32_weights: check_type F32,
+    f16_weights: check_type F16,
+    bf16_weights: check_type BF16,
+    q4_0: check_type Q4_0,
+    q4_1: check_rounded Q4_1,
+    q5_0: check_type Q5_0,
+    q5_1: check_rounded Q5_1,
+    q8_0_weights: check_type Q8_0,
+    q2_k: check_rounded Q2_K,
+    q3_k: check_rounded Q3_K,
+    q4_k: check_type Q4_K,
+    q5_k: check_rounded Q5_K,
+    q6_k: check_type Q6_K,
+    iq4_nl: check_type IQ4_NL,
+    iq4_xs: check_rounded IQ4_XS,
+    mxfp4: check_type MXFP4,
 }
 
 /// As quantisers mix them: K apart from q and V, gate apart from up, and down in another type than both.
 #[test]
 fn mixed_types_in_one_layer() {
     let folder = Folder::empty();
-    let path = model(&folder, 512, |name| match name {
+    let path = model(&folder, 512, Stored::AsTheyAre, |name| match name {
         "blk.0.attn_q" => DType::BF16,
         "blk.0.attn_k" => DType::Q4_K,
         "blk.0.attn_v" => DType::F16,
@@ -215,7 +284,7 @@ fn mixed_types_in_one_layer() {
         "output" => DType::F32,
         _ => DType::Q4_0,
     });
-    check("mixed", &path, 66, TOLERANCE);
+    check("mixed", &path, &path, EXACT_TOLERANCE);
 }
 
 /// Two tiles of columns when there are many rows.
@@ -223,6 +292,7 @@ fn mixed_types_in_one_layer() {
 fn an_mlp_wider_than_a_tile() {
     for dtype in [DType::BF16, DType::Q4_K] {
         let folder = Folder::empty();
-        check("wide", &model(&folder, 4096 + 256, |_| dtype), 66, TOLERANCE);
+        let path = model(&folder, 4096 + 256, Stored::AsTheyAre, |_| dtype);
+        check("wide", &path, &path, EXACT_TOLERANCE);
     }
 }
