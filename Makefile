@@ -1,6 +1,8 @@
 # make demo      an answer from a small model, with the plan first and the speed last
 # make test      everything: cargo's tests, then ctest
 # make test-avx512   the kernels' tests on an emulated processor with AVX-512 (Debian; many minutes)
+# make cuda-toolchain   NVIDIA's compiler from PyPI, which the CUDA backend is built with; CUDA=1 builds it in
+# make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
 # make install   library, header, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
 # make header    include/larder.h from src/ffi
@@ -20,7 +22,11 @@ RELEASE := target/release
 PANIC := build/test-panic
 lib = $(DESTDIR)$(PREFIX)/lib
 
-.PHONY: demo test test-avx512 library library-test-panic ctest asan install header lint clean
+# With CUDA=1 the library has its CUDA backend.
+CUDA ?=
+FEATURES = $(if $(CUDA),--features cuda)
+
+.PHONY: demo test cuda-toolchain cuda-test cuda-compile test-avx512 library library-test-panic ctest asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -36,12 +42,23 @@ test:
 	$(CARGO) test
 	$(MAKE) --no-print-directory ctest
 
+cuda-toolchain:
+	@scripts/cuda_toolchain.sh
+
+cuda-compile: cuda-toolchain
+	scripts/cuda_compile.sh
+
+cuda-test: cuda-toolchain
+	$(CARGO) test -p larder-kernels --features standin
+	$(CARGO) test --features cuda-standin --test cuda_forward --test cuda_memory --test cuda_failures \
+	    --test cuda_weights
+
 test-avx512:
 	scripts/test_avx512.sh
 
 # The shared library asks to be found under its interface's name.
 library:
-	$(CARGO) build --release --lib
+	$(CARGO) build --release --lib $(FEATURES)
 	@ln -sf liblarder.so $(RELEASE)/liblarder.so.0
 
 # The library of the C tests: with debug assertions, dead memory poisoned, and a way to make it panic.
