@@ -41,7 +41,8 @@ fn check(what: &str, ours: &[Vec<f32>], theirs: &[Vec<f32>], tolerance: f64) {
     }
 }
 
-/// With K and V in bf16 their rounding alone can cost more than [`TOLERANCE`] (phi3: 5e-3 and 9e-3 on the CPU, where all
+/// With K and V in bf16 their rounding alone can cost more than [`TOLERANCE`] (phi3: 5e-3 and 9e-3 on
+/// the CPU, where all
 /// else is f32): then twice that.
 fn tolerance(path: &Path, name: &str, kv_type: KvType) -> f64 {
     if kv_type == KvType::F32 {
