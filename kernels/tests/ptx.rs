@@ -131,7 +131,7 @@ fn cp_async_copies_and_fills_with_zeros() {
 #[test]
 fn load_streaming() {
     for_policies(|device| {
-        let values: Vec<u32> = (0..64 * 4).map(|i| i * 2_654_435_761).collect();
+        let values: Vec<u32> = (0..64 * 4u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
         let (from, to) = (device.upload(&values), device.output::<u32>(values.len()));
         let (pa, pb) = (from.address(), to.address());
         launch(device, "test_load_streaming", 1, 64, 0, &mut args![pa, pb]);
