@@ -4,6 +4,7 @@
 
 mod host;
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -166,6 +167,19 @@ fn a_context_of_the_host_is_used_and_left_alone() {
     assert_eq!((after.primary_retains, after.device_blocks), (0, 0));
     drop(host);
     assert!(world.books().is_clean(), "{:?}", world.books());
+}
+
+#[test]
+fn a_primary_context_that_the_host_holds_is_not_released() {
+    let world = World::new();
+    let holder = Context::open(0, None).expect("opens");
+    assert_eq!(world.books().primary_retains, 1);
+    let context = Context::open(0, NonNull::new(holder.raw())).expect("opens");
+    assert!(context.is_host());
+    drop(context);
+    assert_eq!(world.books().primary_retains, 1);
+    let _entered = holder.enter().expect("enters");
+    assert!(holder.free_bytes().is_ok());
 }
 
 #[test]
