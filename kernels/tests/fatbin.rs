@@ -22,7 +22,8 @@ struct Compiled {
 /// All kernel files for all architectures.
 fn compile_all() -> Vec<Compiled> {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let toolchain = toolchain::find(kernels.parent().unwrap()).unwrap_or_else(|why| panic!("{why}"));
+    let toolchain =
+        toolchain::find(kernels.parent().unwrap()).unwrap_or_else(|why| panic!("{why}"));
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fatbins");
     fs::create_dir_all(&folder).unwrap();
     let architectures = nvcc::architectures("all");
