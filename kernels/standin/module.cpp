@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <set>
 #include <string_view>
 
 using namespace standin;
@@ -69,14 +70,15 @@ CUresult launch(CUfunction handle, const Shape& shape, CUstream stream, void** a
     });
 }
 
-// True when the fatbin has a kernel of that name: its machine code has a section for each. Compressed fatbins are
-// believed.
-bool names_kernel(const Module& module, const char* name) {
-    const std::string_view image(reinterpret_cast<const char*>(module.image.data()), module.image.size());
-    if (image.find(".text.") == std::string_view::npos)
-        return true;
-    const std::string section = std::string(1, '\0') + ".text." + name + std::string(1, '\0');
-    return image.find(section) != std::string_view::npos;
+// The kernels that a fatbin has machine code for: each is a section with its name.
+std::set<std::string, std::less<>> kernel_names(std::string_view image) {
+    constexpr std::string_view SECTION(".text.");
+    std::set<std::string, std::less<>> names;
+    for (size_t at = image.find(SECTION); at != std::string_view::npos; at = image.find(SECTION, at)) {
+        at += SECTION.size();
+        names.emplace(image.substr(at, image.find('\0', at) - at));
+    }
+    return names;
 }
 
 } // namespace
@@ -89,8 +91,8 @@ STANDIN_API CUresult cuModuleLoadData(CUmodule* handle, const void* image) {
         return refuse(CUDA_ERROR_INVALID_IMAGE, "cuModuleLoadData: not a fatbin");
     if (const CUresult result = refuse_in_capture(); result != CUDA_SUCCESS)
         return result;
-    const auto* start = static_cast<const unsigned char*>(image);
-    auto* module = new Module{{start, start + header.header_bytes + header.content_bytes}};
+    auto* module = new Module{kernel_names(
+        std::string_view(static_cast<const char*>(image), header.header_bytes + header.content_bytes))};
     *handle = reinterpret_cast<CUmodule>(module);
     World& its_world = world();
     const std::lock_guard lock(its_world.mutex);
@@ -120,7 +122,9 @@ STANDIN_API CUresult cuModuleGetFunction(CUfunction* handle, CUmodule module_han
     if (functions == its_world.modules.end())
         return CUDA_ERROR_INVALID_HANDLE;
     const simt::Kernel* kernel = simt::find_kernel(name);
-    if (kernel == nullptr || !names_kernel(*module, name))
+    // A compressed fatbin shows no names, and is believed.
+    const bool is_named = module->kernels.empty() || module->kernels.count(name) > 0;
+    if (kernel == nullptr || !is_named)
         return refuse(CUDA_ERROR_NOT_FOUND, std::string("no kernel ") + name +
                                                 (kernel ? " in this module" : " on the emulator"));
     auto& function = functions->second[name];

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -59,7 +60,7 @@ struct Graph {
 };
 
 struct Module {
-    std::vector<unsigned char> image;
+    std::set<std::string, std::less<>> kernels; // by name
 };
 
 struct Function {
