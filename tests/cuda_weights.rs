@@ -138,7 +138,7 @@ fn model(
         .pair(&key("vocab_size"), &u32_value(VOCABULARY as u32))
         .pair(&key("rope.dimension_count"), &u32_value(HEAD_DIM as u32))
         .pair(&key("rope.freq_base"), &f32_value(10000.0));
-    let (mut data, mut size) = (Vec::new(), 0.0);
+    let (mut data, mut size) = (Vec::new(), 0f32);
     for (name, n_out, n_in) in [
         ("token_embd", VOCABULARY, HIDDEN),
         ("output", VOCABULARY, HIDDEN),
@@ -154,9 +154,8 @@ fn model(
         let dimensions = [n_in as u64, n_out as u64];
         let offset = data.len() as u64;
         let (bytes, values) = blocks(dtype, n_out * n_in / dtype.block_len(), &mut numbers);
-        if name == "blk.0.attn_q" {
-            size = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
-        }
+        let squares = values.iter().map(|value| value * value).sum::<f32>();
+        size = size.max((squares / values.len() as f32).sqrt());
         let (dtype, bytes) = match stored {
             Stored::AsTheyAre => (dtype, bytes),
             Stored::AsQ8 => (DType::Q8_0, q8_0(&values)),
