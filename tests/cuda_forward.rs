@@ -16,7 +16,7 @@ use golden::{argmax, folder, gguf, golden, read_golden, relative_error};
 use larder::dtype::KvType;
 use larder::engine::{Engine, WANT_LOGITS};
 use larder::options::{CudaOptions, CudaWeights, Device, Options};
-use larder_kernels::standin::World;
+use larder_kernels::standin::{Policy, World};
 
 /// Of logits against the reference, with activations and perhaps K and V in bf16.
 const TOLERANCE: f64 = 5e-3;
@@ -41,9 +41,8 @@ fn check(what: &str, ours: &[Vec<f32>], theirs: &[Vec<f32>], tolerance: f64) {
     }
 }
 
-/// With K and V in bf16 their rounding alone can cost more than [`TOLERANCE`] (phi3: 5e-3 and 9e-3 on
-/// the CPU, where all
-/// else is f32): then twice that.
+/// With K and V in bf16 their rounding alone can cost more than [`TOLERANCE`] (phi3: 5e-3 and 9e-3 on the CPU, where
+/// all else is f32): then twice that.
 fn tolerance(path: &Path, name: &str, kv_type: KvType) -> f64 {
     if kv_type == KvType::F32 {
         return TOLERANCE;
@@ -229,6 +228,17 @@ fn recorded_passes_are_those_that_are_launched() {
         let recorded = [recorded[0].clone(), recorded[2].clone()];
         assert_eq!(bits(&recorded), bits(&launched), "{name}");
     }
+}
+
+/// However threads and copies are ordered.
+#[test]
+fn every_policy() {
+    let _world = World::new();
+    for policy in Policy::ALL {
+        policy.set();
+        check_model(&folder("qwen3"), "qwen3", KvType::BF16);
+    }
+    Policy::ALL[0].set();
 }
 
 /// 8-bit K and V: what rounding to 1 of 127, or to three bits, leaves of the logits of these models.

@@ -72,10 +72,13 @@ fn the_books_are_those_of_the_plan() {
 #[test]
 fn a_plan_needs_no_device() {
     let kind = DeviceKind { n_multiprocessors: 132, ..Default::default() };
-    let _world = World::with_devices(kind);
-    let with = Engine::plan(&model("llama"), &options(KvType::BF16)).unwrap();
-    let _world = World::with_devices(DeviceKind { n_devices: 0, ..kind });
-    let without = Engine::plan(&model("llama"), &options(KvType::BF16)).unwrap();
+    let [with, without] = [1, 0].map(|n_devices| {
+        let world = World::with_devices(DeviceKind { n_devices, ..kind });
+        let plan = Engine::plan(&model("llama"), &options(KvType::BF16)).unwrap();
+        // Not even a context was made.
+        assert_eq!(world.books(), Books::default());
+        (plan.weights_bytes, plan.kv_repo_bytes, plan.compute_area_bytes, plan.device_bytes)
+    });
     assert_eq!(with, without);
 }
 

@@ -1,6 +1,5 @@
-//! Every type of weights on the stand-in for a CUDA device, against the CPU on the same file: a model
-//! of one layer whose
-//! matrices are the blocks of the fixtures, in rows long enough for all of them.
+//! Every type of weights on the stand-in for a CUDA device, against the CPU on the same file: a model of one layer
+//! whose matrices are the blocks of the fixtures, in rows long enough for all of them.
 #![cfg(feature = "cuda-standin")]
 
 mod cuda_common;

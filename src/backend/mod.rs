@@ -81,6 +81,11 @@ pub trait Backend: Sized + Send {
         false
     }
 
+    /// Lines about the device, for people; empty where there is nothing to say.
+    fn describe(&self) -> String {
+        String::new()
+    }
+
     /// Told before the first pass is traced: the most of everything, and each layer's attention. `total_tokens` may
     /// be lower in the end.
     ///

@@ -258,7 +258,7 @@ impl<B: Backend> Sizer<'_, B> {
             "family {}, {} layers, hidden size {}, vocabulary {}, context {} tokens\n\
              attention window by layer (- is none): {}\n\
              {} token slots of {} bytes, at most {} tokens a sequence\n\
-             compute area {:?}: {}\n",
+             compute area {:?}: {}\n{}",
             spec.family,
             spec.layers.len(),
             spec.hidden_size,
@@ -270,6 +270,7 @@ impl<B: Backend> Sizer<'_, B> {
             numbers.max_sequence_tokens,
             self.choice.mode,
             self.choice.reason,
+            self.backend.describe(),
         )
     }
 

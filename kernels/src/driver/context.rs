@@ -58,19 +58,12 @@ impl Context {
         device_index: u32,
         host_context: Option<NonNull<c_void>>,
     ) -> std::result::Result<Self, Unavailable> {
-        check_driver(device_index)?;
-        // A failure from here on drops the context, which releases it.
-        let mut context = match host_context {
-            Some(raw) => host(raw.as_ptr().cast())?,
-            None => primary(device_index)?,
+        let (device, info) = find(device_index, host_context)?;
+        let (raw, is_primary) = match host_context {
+            Some(raw) => (raw.as_ptr().cast(), false),
+            None => (retain(device)?, true),
         };
-        let info = describe(context.device)?;
-        if info.compute_capability < OLDEST_ARCHITECTURE {
-            let found = info.compute_capability;
-            return Err(Unavailable::Architecture { found, oldest: OLDEST_ARCHITECTURE });
-        }
-        context.info = info;
-        Ok(Self(Arc::new(context)))
+        Ok(Self(Arc::new(Inner { raw, device, is_primary, info })))
     }
 
     /// What the device is.
@@ -177,7 +170,25 @@ fn check_driver(device_index: u32) -> std::result::Result<(), Unavailable> {
     }
 }
 
-fn primary(index: u32) -> std::result::Result<Inner, Unavailable> {
+/// The device of a context of the host's, or else of that index, if the kernels are built for it.
+fn find(
+    device_index: u32,
+    host_context: Option<NonNull<c_void>>,
+) -> std::result::Result<(CUdevice, DeviceInfo), Unavailable> {
+    check_driver(device_index)?;
+    let device = match host_context {
+        Some(raw) => device_of(raw.as_ptr().cast())?,
+        None => device_at(device_index)?,
+    };
+    let info = describe(device)?;
+    let found = info.compute_capability;
+    match found < OLDEST_ARCHITECTURE {
+        true => Err(Unavailable::Architecture { found, oldest: OLDEST_ARCHITECTURE }),
+        false => Ok((device, info)),
+    }
+}
+
+fn device_at(index: u32) -> std::result::Result<CUdevice, Unavailable> {
     let mut count: c_int = 0;
     // SAFETY: a place for a number.
     unsafe { call!(cuDeviceGetCount(&mut count)) }?;
@@ -188,31 +199,32 @@ fn primary(index: u32) -> std::result::Result<Inner, Unavailable> {
     let mut device: CUdevice = 0;
     // SAFETY: a place for the device's number.
     unsafe { call!(cuDeviceGet(&mut device, index as c_int)) }?;
-    let mut raw = null_mut();
-    // SAFETY: a place for a handle; released when `Inner` is dropped.
-    unsafe { call!(cuDevicePrimaryCtxRetain(&mut raw, device)) }?;
-    Ok(Inner { raw, device, is_primary: true, info: DeviceInfo::empty() })
+    Ok(device)
 }
 
-fn host(raw: CUcontext) -> Result<Inner> {
-    let entered = enter(raw)?;
+fn device_of(context: CUcontext) -> Result<CUdevice> {
+    let _entered = enter(context)?;
     let mut device: CUdevice = 0;
     // SAFETY: a place for the device's number; the host's context is current.
     unsafe { call!(cuCtxGetDevice(&mut device)) }?;
-    drop(entered);
-    Ok(Inner { raw, device, is_primary: false, info: DeviceInfo::empty() })
+    Ok(device)
+}
+
+/// The primary context, to be released once.
+fn retain(device: CUdevice) -> Result<CUcontext> {
+    let mut raw = null_mut();
+    // SAFETY: a place for a handle.
+    unsafe { call!(cuDevicePrimaryCtxRetain(&mut raw, device)) }?;
+    Ok(raw)
 }
 
 impl DeviceInfo {
-    fn empty() -> Self {
-        Self {
-            name: String::new(),
-            compute_capability: (0, 0),
-            n_multiprocessors: 0,
-            shared_bytes_per_block: 0,
-            memory_bytes: 0,
-            l2_bytes: 0,
-        }
+    /// What [`Context::open`] would find, or why it would fail. Takes no context of the device's and no memory.
+    pub fn find(
+        device_index: u32,
+        host_context: Option<NonNull<c_void>>,
+    ) -> std::result::Result<Self, Unavailable> {
+        find(device_index, host_context).map(|(_, info)| info)
     }
 }
 

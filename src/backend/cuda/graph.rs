@@ -27,6 +27,10 @@ impl Graphs {
         self.graphs.insert(at, (n_rows, graph));
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.graphs.is_empty()
+    }
+
     /// Rows of the smallest pass that serves `n_rows`.
     pub fn bucket(&self, n_rows: usize) -> Option<u32> {
         self.graphs.iter().map(|(rows, _)| *rows).find(|&rows| rows as usize >= n_rows)

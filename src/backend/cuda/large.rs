@@ -5,6 +5,7 @@ use super::Cuda;
 use super::device::Ready;
 use super::fault::Result;
 use super::linear::layout_of;
+use super::memory::ALIGNMENT;
 use super::products::{Rows, SOME_ROWS};
 use crate::area::{Area, Region};
 use crate::backend::ops::Linear;
@@ -14,6 +15,9 @@ use larder_kernels::format::{Format, Weights};
 
 /// What algorithms may use beside the operands. More pays little for the shapes of a chunk.
 pub const WORKSPACE_BYTES: usize = 4 << 20;
+
+/// Rows that share an algorithm in the library.
+const BUCKET_ROWS: u32 = 64;
 
 /// The library with everything that passes ask of it.
 pub struct Large {
@@ -33,6 +37,40 @@ impl Large {
         }
         Ok(Some(Large { blas, shapes: prepared }))
     }
+}
+
+/// Runs every prepared product once, on whatever the blocks hold: the library loads kernels when they are first used,
+/// which takes memory.
+pub fn rehearse(ready: &mut Ready, max_rows: u32) -> Result<()> {
+    let Ready { large: Some(Large { blas: library, shapes }), memory, stream, .. } = ready else {
+        return Ok(());
+    };
+    for &(shape, prepared) in shapes.iter() {
+        for n_rows in (SOME_ROWS..max_rows).step_by(BUCKET_ROWS as usize) {
+            let n_rows = max_rows.min(n_rows + BUCKET_ROWS);
+            let bytes = |columns: u32, size: u64| {
+                let bytes = u64::from(n_rows) * u64::from(columns) * size;
+                bytes.next_multiple_of(ALIGNMENT)
+            };
+            let (input_bytes, out_bytes) = (bytes(shape.input_ld, 2), bytes(shape.out_ld, 4));
+            let workspace_bytes = WORKSPACE_BYTES as u64;
+            let area = memory.area(input_bytes + out_bytes + workspace_bytes);
+            // What is more than a pass ever has at a time is not asked for by any.
+            let Ok(input) = area else { continue };
+            let operands = blas::Operands {
+                input,
+                weights: memory.any_matrix(),
+                out: input + input_bytes,
+                n_rows,
+                alpha: 1.0,
+                workspace: input + input_bytes + out_bytes,
+                workspace_bytes,
+            };
+            // SAFETY: input, output and workspace lie in the area, and the weights' block has room for each matrix.
+            let _ = unsafe { library.matmul(stream, prepared, &operands) }?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether matrices of a format can go through the library.

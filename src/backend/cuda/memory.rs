@@ -90,6 +90,16 @@ impl Memory {
         within(&self.area, self.tables + offset, bytes)
     }
 
+    /// The first `bytes` of the compute area.
+    pub fn area(&self, bytes: u64) -> Result<DevicePtr> {
+        within(&self.area, 0, bytes)
+    }
+
+    /// Where some matrix lies, with room for any other one.
+    pub fn any_matrix(&self) -> DevicePtr {
+        self.weights.address()
+    }
+
     /// K and V of one layer.
     pub fn kv(&self, layer: Layer) -> Result<KvRows> {
         let rows = self.layers.get(layer.0 as usize);

@@ -35,7 +35,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ids::Layer;
 use crate::options::{CudaWeights, Hooks, Options};
-use device::{Opened, Pass, Ready};
+use device::{Found, Pass, Ready};
 use fault::Fault;
 use graph::{Graphs, buckets};
 use larder_kernels::attention::Shape;
@@ -50,7 +50,7 @@ use tables::Tables;
 
 /// A CUDA device as a [`Backend`].
 pub struct Cuda {
-    opened: Opened,
+    found: Found,
     plain_weights: CudaWeights,
     exact: bool,
     /// The kinds of attention that the layers have, and which one each layer has.
@@ -74,7 +74,7 @@ impl Cuda {
     /// `InvalidArgument` for a stream of the host without its context.
     pub fn new(options: &Options) -> Result<Cuda> {
         Ok(Cuda {
-            opened: Opened::new(options)?,
+            found: Found::new(options)?,
             plain_weights: options.cuda.weights,
             exact: options.exact_activations,
             shapes: Vec::new(),
@@ -89,7 +89,7 @@ impl Cuda {
     }
 
     fn n_multiprocessors(&self) -> u32 {
-        self.opened.n_multiprocessors()
+        self.found.n_multiprocessors()
     }
 
     /// What launches go to.
@@ -163,9 +163,9 @@ impl Cuda {
         if self.ready.is_some() {
             return Err(Fault::defect("the backend's memory is taken once".into()));
         }
-        let context = self.opened.context()?;
+        let context = self.found.open()?;
         let entered = context.enter()?;
-        let stream = self.opened.stream(&context)?;
+        let stream = self.found.stream(&context)?;
         let kernels = Kernels::load(&context)?;
         let parts = self.parts(limits);
         let memory = Memory::take(startup, &context, &stream, sizes, parts, kv, hooks)?;
@@ -183,6 +183,7 @@ impl Cuda {
             stream,
             context: context.clone(),
         }));
+        large::rehearse(self.ready()?, limits.n_rows)?;
         drop(entered);
         Ok(())
     }
@@ -223,6 +224,10 @@ impl Backend for Cuda {
 
     fn is_device(&self) -> bool {
         true
+    }
+
+    fn describe(&self) -> String {
+        self.found.describe()
     }
 
     fn prepare(
@@ -300,9 +305,10 @@ impl Backend for Cuda {
                 return Err(Fault::defect("no pass is being recorded".into()));
             };
             cuda.pass = Pass::Launched;
-            let Ready { stream, graphs, .. } = cuda.ready()?;
-            graphs.add(n_rows, stream.end_capture()?);
-            Ok(())
+            let ready = cuda.ready()?;
+            let is_first = ready.graphs.is_empty();
+            ready.graphs.add(n_rows, ready.stream.end_capture()?);
+            if is_first { ready.rehearse(n_rows) } else { Ok(()) }
         })
     }
 
@@ -332,7 +338,7 @@ impl Backend for Cuda {
     }
 
     fn place_of(&mut self, region: &Region) -> Result<Placed> {
-        let index = self.opened.index();
+        let index = self.found.index();
         self.guarded(|cuda| {
             let Ready { memory, stream, placed, .. } = cuda.ready()?;
             placed.record(stream)?;

@@ -1,9 +1,9 @@
 //! Products of activations with weights: the rows that they read, and which kernel computes one.
 //!
 //! Up to [`SOME_ROWS`] rows are read as f32, up to [`FEW_ROWS`] of them normed by the kernel itself. More are first
-//! converted, with their norm, to the type that the weights' format wants; unless exact activations
-//! are asked for. Results of a row may differ in the last bits from one class of batch
-//! sizes to the other, never with what else is in the batch.
+//! converted, with their norm, to the type that the weights' format wants; unless exact activations are asked for.
+//! Results of a row may differ in the last bits from one class of batch sizes to the other, never with what else is in
+//! the batch.
 
 use super::Cuda;
 use super::device::Ready;
