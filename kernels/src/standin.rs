@@ -5,7 +5,7 @@
 //! enter a world of their own can run in parallel and still count every byte.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// In which order the threads of a block, and the blocks of a grid, get their turn.
@@ -179,9 +179,11 @@ impl Drop for World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorldId(c_int);
 
-/// The folder with `libcuda.so` and `libcublasLt.so`.
-pub fn folder() -> &'static Path {
-    Path::new(env!("LARDER_STANDIN_FOLDER"))
+/// The folder with `libcuda.so` and `libcublasLt.so`: the one that was built, or (for scripts that build others) what
+/// the variable `LARDER_STANDIN_FOLDER` says.
+pub fn folder() -> PathBuf {
+    let other = std::env::var_os("LARDER_STANDIN_FOLDER");
+    other.map_or_else(|| PathBuf::from(env!("LARDER_STANDIN_FOLDER")), PathBuf::from)
 }
 
 /// Loads the stand-ins, so that they are what the driver's loader finds under the names of the real ones, also where

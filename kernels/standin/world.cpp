@@ -1,6 +1,7 @@
 #include "world.h"
 
 #include <cstdio>
+#include <cstdlib>
 
 namespace standin {
 
@@ -39,6 +40,15 @@ bool contains(const std::map<uintptr_t, size_t>& blocks, uintptr_t address, size
 }
 
 } // namespace
+
+// LARDER_STANDIN_POLICY, "eager order seed": what threads begin with, for tests that set none themselves.
+Thread::Thread() {
+    const char* text = getenv("LARDER_STANDIN_POLICY");
+    int eager = 0, order = 0;
+    unsigned long seed = 0;
+    if (text != nullptr && sscanf(text, "%d %d %lu", &eager, &order, &seed) == 3)
+        policy = {eager != 0, simt::Order(order), seed};
+}
 
 Thread& thread() {
     static thread_local Thread mine;

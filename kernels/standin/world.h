@@ -118,6 +118,7 @@ struct World {
 
 // Of the calling thread.
 struct Thread {
+    Thread();
     int world = 0;
     std::vector<Context*> contexts; // the last one is current
     simt::Policy policy;

@@ -6,10 +6,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[allow(dead_code, reason = "the build script uses the rest")]
 #[path = "../build/jobs.rs"]
 mod jobs;
+#[allow(dead_code, reason = "the build script uses the rest")]
 #[path = "../build/nvcc.rs"]
 mod nvcc;
+#[allow(dead_code, reason = "the build script uses the rest")]
 #[path = "../build/toolchain.rs"]
 mod toolchain;
 

@@ -63,13 +63,17 @@ pub fn is_real() -> bool {
 }
 
 /// Runs a test under every policy of the emulator, on one device (on a GPU: once). At the end nothing may be left on
-/// the device, and nothing may have been written behind a block.
+/// the device, and nothing may have been written behind a block. `LARDER_TEST_POLICY=n` is for one policy only.
 pub fn for_policies(test: impl Fn(&Device)) {
     let device = device();
     if device.world.is_none() {
         return test(&device);
     }
-    for policy in Policy::ALL {
+    let only = std::env::var("LARDER_TEST_POLICY").ok().and_then(|it| it.parse::<usize>().ok());
+    for (index, policy) in Policy::ALL.into_iter().enumerate() {
+        if only.is_some_and(|it| it != index) {
+            continue;
+        }
         policy.set();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&device))) {
             eprintln!("under {policy:?}");
