@@ -201,6 +201,43 @@ fn the_hosts_memory_context_and_stream_are_used_and_left() {
     }
 }
 
+/// The context that is current in this thread, as the driver tells it.
+fn current_context() -> usize {
+    // SAFETY: the stand-in has this function, whose only argument is a place for a handle.
+    unsafe {
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"cuCtxGetCurrent".as_ptr());
+        assert!(!symbol.is_null());
+        let get: unsafe extern "C" fn(*mut usize) -> i32 = std::mem::transmute(symbol);
+        let mut context = usize::MAX;
+        assert_eq!(get(&mut context), 0);
+        context
+    }
+}
+
+#[test]
+fn the_current_context_is_the_same_after_every_call() {
+    let _world = World::new();
+    let check = |expected: usize| {
+        let mut engine = Engine::create(&model("llama"), &options(KvType::BF16)).unwrap();
+        assert_eq!(current_context(), expected);
+        let sequence = engine.sequence_open().unwrap();
+        for tokens in [&[5; 40][..], &[6]] {
+            append(&mut engine, sequence, tokens);
+            assert_eq!(current_context(), expected);
+        }
+        let prompt = Prompt::Tokens(&[TokenId(4)]);
+        engine.edge().submit(None, &RequestInput { prompt, ..Default::default() }).unwrap();
+        engine.step(&mut vec![Event::default(); 4]).unwrap();
+        assert_eq!(current_context(), expected);
+        drop(engine);
+        assert_eq!(current_context(), expected);
+    };
+    check(0);
+    let context = Context::open(0, None).unwrap();
+    let _entered = context.enter().unwrap();
+    check(context.raw().addr());
+}
+
 #[test]
 fn a_stream_without_its_context_is_refused() {
     let _world = World::new();

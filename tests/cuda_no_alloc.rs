@@ -64,7 +64,9 @@ fn forward_rounds(engine: &mut Engine) {
         engine.sequence_release(fork).unwrap();
     }
     assert_eq!(ALLOCATIONS.load(Relaxed), before, "a pass allocated");
-    sequences.map(|sequence| engine.sequence_release(sequence).unwrap());
+    for sequence in sequences {
+        engine.sequence_release(sequence).unwrap();
+    }
 }
 
 /// Requests that are drawn from in every way.
