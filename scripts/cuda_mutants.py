@@ -81,7 +81,8 @@ class Emulator:
             elif ".so" in part.suffixes and not part.name.endswith((".command", ".log")):
                 os.link(part, folder / part.name)
         for source, inputs in self.inputs.items():
-            if KERNELS / "cuda" / mutant.file in inputs:
+            is_wanted = not mutant.sources or source.stem in mutant.sources
+            if is_wanted and KERNELS / "cuda" / mutant.file in inputs:
                 if not self.compile(source, sources, scratch, folder):
                     return None
         return folder

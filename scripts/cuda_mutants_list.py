@@ -12,21 +12,24 @@ class Mutant:
     tests: tuple  # that should notice, the likeliest first; cuda_* are larder's, the others the kernels crate's
     occurrence: int = 1
     remark: str = ""  # where it cannot be noticed: why
+    sources: tuple = ()  # kernel files to build with it, without their ending; none: all that include it
 
 
 GEMM = ("gemm", "finish", "cuda_forward", "cuda_weights")
 ATTEND = ("attention", "cuda_forward")
 GEMV = ("gemv", "cuda_forward", "cuda_weights")
+# The kernels that the test `finish` launches.
+FINISH = ("finish_q", "gemm_f32")
 SMALL = ("small", "cuda_forward", "cuda_weights")
 
 MUTANTS = [
     # ---- reductions that all kernels share ----
     Mutant("larder.cuh", "block_sum without its first barrier",
-           "    scratch[warp] = value;\n    __syncthreads();", "    scratch[warp] = value;", ("ptx", "norm")),
+           "    scratch[warp] = value;\n    __syncthreads();", "    scratch[warp] = value;", ("ptx", "norm"), sources=("norm", "ptx_test")),
     Mutant("larder.cuh", "block_sum without its last barrier",
-           ": 0.0f);\n    __syncthreads();", ": 0.0f);", ("ptx", "norm")),
+           ": 0.0f);\n    __syncthreads();", ": 0.0f);", ("ptx", "norm"), sources=("norm", "ptx_test")),
     Mutant("larder.cuh", "warp_sum leaves out a distance",
-           "distance = 16; distance > 0", "distance = 8; distance > 0", ("ptx", "norm")),
+           "distance = 16; distance > 0", "distance = 8; distance > 0", ("ptx", "norm"), sources=("norm", "ptx_test")),
     # ---- norms, gate, RoPE ----
     Mutant("norm.cu", "no pdl_wait", "    pdl_wait();\n", "", ("norm",)),
     Mutant("norm.cu", "gather_rows writes a column too many",
@@ -39,15 +42,16 @@ MUTANTS = [
     # ---- what products do with their results ----
     Mutant("finish.cuh", "head: no __syncwarp between norm and RoPE",
            "            values[i] = value;\n        }\n        __syncwarp();",
-           "            values[i] = value;\n        }", ("finish",)),
+           "            values[i] = value;\n        }", ("finish",), sources=FINISH),
     Mutant("finish.cuh", "head: no __syncwarp between RoPE's reads and writes",
-           "f.rope_pairs, i);\n        }\n        __syncwarp();", "f.rope_pairs, i);\n        }", ("finish",)),
+           "f.rope_pairs, i);\n        }\n        __syncwarp();", "f.rope_pairs, i);\n        }", ("finish",), sources=FINISH),
     Mutant("finish.cuh", "head: no __syncwarp before it is stored",
            "values[lane + 32 * j] = held[j];\n        }\n        __syncwarp();",
            "values[lane + 32 * j] = held[j];\n        }", ("finish", "cuda_forward"),
+           sources=FINISH,
            remark="q is stored by the lanes that have written it; K's f16 and 8-bit rows are not"),
     Mutant("kv.cuh", "8-bit K and V: the largest of one lane instead of the warp",
-           "    largest = warp_max(largest);\n", "", ("finish", "kv", "attention")),
+           "    largest = warp_max(largest);\n", "", ("finish",), sources=FINISH),
     # ---- products of few rows ----
     Mutant("gemv.cuh", "no barrier before the ending", "    __syncthreads();\n    finish_block<R>", "    finish_block<R>", GEMV),
     Mutant("gemv.cuh", "lanes exchange the wrong halves", "upper ? low : high, kept", "upper ? high : low, kept", GEMV),

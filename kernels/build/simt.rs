@@ -78,9 +78,11 @@ impl Standin<'_> {
 
     fn kernel_library(&self, source: &Path) -> Job {
         let object = self.object_path(source);
-        let output = self.folder.join(format!("liblarder_kernels_{}.so", stem(source)));
+        let name = format!("liblarder_kernels_{}.so", stem(source));
+        let output = self.folder.join(&name);
         let mut command = self.compiler();
-        command.arg("-shared").arg("-o").arg(&output).arg(&object);
+        command.arg("-shared").arg(format!("-Wl,-soname,{name}"));
+        command.arg("-o").arg(&output).arg(&object);
         Job { command, output, inputs: vec![object] }
     }
 
