@@ -7,9 +7,13 @@
 
 constexpr int SMALL_UNIT = 16;  // rows of a unit
 
-// Chunks that a warp has under way: those of a step are neighbours. As many as registers allow.
+// Neighbouring chunks that a warp takes before the next warp's follow. The same for any number of rows, and so is the
+// order of the additions: a row gives the same bits in every kernel.
+template <class F> constexpr int SMALL_GROUP = F::PIECES == 4 ? 2 : 4;
+
+// Chunks that a warp has under way: a divisor of the group, as many as registers allow.
 template <class F, int TILES>
-constexpr int SMALL_DEPTH = (F::PIECES == 4 ? 2 : 4) / (F::PIECES > 1 && TILES == 8 ? 2 : 1);
+constexpr int SMALL_DEPTH = SMALL_GROUP<F> / (F::PIECES > 1 && TILES >= 4 ? 2 : 1);
 
 template <class F> constexpr bool IS_F16 = false;
 template <> constexpr bool IS_F16<ReadF16> = true;
@@ -142,15 +146,18 @@ __device__ __forceinline__ void open_unit(const Product& p, uint32_t u, Run (&ro
     }
 }
 
-// A warp goes through its part of the columns DEPTH chunks at a time; a quad of lanes has one row of either run.
+// A warp goes through its part of the columns, DEPTH chunks at a time; a quad of lanes has one row of either run.
 template <class F, int TILES> __device__ __forceinline__ void small_body(const Product& p) {
     constexpr int DEPTH = SMALL_DEPTH<F, TILES>;
     DYN_SMEM(float, shared);
     const Sums all = sums_of<SMALL_UNIT>(p, shared, 8 * TILES);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const uint32_t part = warp % p.k_split, groups = blockDim.x / 32 / p.k_split;
-    const uint32_t first = part * DEPTH, step = p.k_split * DEPTH;
     const uint32_t chunks = ceil_div(p.weights[0].n_in, F::CHUNK);
+    const auto chunk_at = [&](uint32_t i) {  // the i-th of the warp
+        constexpr uint32_t GROUP = SMALL_GROUP<F>;
+        return (i / GROUP * p.k_split + part) * GROUP + i % GROUP;
+    };
 
     Run rows[2];
     typename F::Held held[DEPTH][2];
@@ -163,7 +170,7 @@ template <class F, int TILES> __device__ __forceinline__ void small_body(const P
         if (u >= p.block_units) return;
         open_unit<F>(p, u, rows);
 #pragma unroll
-        for (int d = 0; d < DEPTH; ++d) load(d, first + d);
+        for (int d = 0; d < DEPTH; ++d) load(d, chunk_at(0) + d);
     };
 
     // The weights do not depend on the kernels before this one.
@@ -173,12 +180,15 @@ template <class F, int TILES> __device__ __forceinline__ void small_body(const P
     pdl_wait();
     while (u < p.block_units) {
         float sums[TILES][4] = {};
-        for (uint32_t chunk = first; chunk < chunks; chunk += step) {
+        for (uint32_t i = 0, chunk = chunk_at(0); chunk < chunks;) {
+            i += DEPTH;
+            const uint32_t next = chunk_at(i);
 #pragma unroll
             for (int d = 0; d < DEPTH; ++d) {
                 if (chunk + d < chunks) accumulate<F, TILES>(p, held[d], chunk + d, sums);
-                load(d, chunk + d + step);
+                load(d, next + d);
             }
+            chunk = next;
         }
         open(u + groups);
         const uint32_t column = u * SMALL_UNIT + g;
@@ -194,8 +204,12 @@ template <class F, int TILES> __device__ __forceinline__ void small_body(const P
     finish_block<SMALL_UNIT>(p, all, nullptr);
 }
 
+// Blocks that share a multiprocessor: one where registers would not do for two.
+template <class F, int TILES>
+constexpr int SMALL_BLOCKS = TILES == 8 || (TILES == 4 && F::OFFSETS) ? 1 : 2;
+
 #define SMALL_KERNEL(format, reader, rows)                                                         \
-    extern "C" __global__ void __launch_bounds__(256, rows == 64 ? 1 : 2)                          \
+    extern "C" __global__ void __launch_bounds__(256, SMALL_BLOCKS<reader, rows / 8>)              \
         small_##format##_##rows(const __grid_constant__ Product p) {                               \
         small_body<reader, rows / 8>(p);                                                           \
     }                                                                                              \

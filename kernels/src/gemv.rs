@@ -11,7 +11,8 @@ use crate::product::launch::{Rows, Shape};
 pub const MAX_ROWS: u32 = 4;
 
 /// Four lanes go through a chunk, so a warp through eight.
-const SHAPE: Shape = Shape { name: "gemv", unit: 4, sum_rows: MAX_ROWS, chunks_at_once: 8 };
+const SHAPE: Shape =
+    Shape { name: "gemv", unit: 4, sum_rows: MAX_ROWS, most_rows: MAX_ROWS, chunks_at_once: 8 };
 
 /// `weights · norm(input)` and then `finish`. `input`: f32 `[n_rows][n_in]`, aligned to 16 bytes, with at most
 /// [`MAX_ROWS`] rows; `norm`: an RMS norm in front. The matrices are as for [`gemm::launch`](crate::gemm::launch).

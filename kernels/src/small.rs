@@ -9,7 +9,8 @@ use crate::product::launch::{Rows, Shape};
 /// The most rows of a launch.
 pub const MAX_ROWS: u32 = 64;
 
-const SHAPE: Shape = Shape { name: "small", unit: 16, sum_rows: MAX_ROWS, chunks_at_once: 2 };
+const SHAPE: Shape =
+    Shape { name: "small", unit: 16, sum_rows: MAX_ROWS, most_rows: MAX_ROWS, chunks_at_once: 2 };
 
 /// `weights · input` and then `finish`. `input`: f32 `[n_rows][n_in]`, aligned to 16 bytes, with at most [`MAX_ROWS`]
 /// rows; they meet the weights as two 16-bit numbers each, so that little of f32's precision is lost. The matrices are as for

@@ -62,6 +62,9 @@ pub struct Shape {
     pub unit: u32,
     /// Rows of the input that the kernel has sums for.
     pub sum_rows: u32,
+    /// The same of the largest kernel: how columns are split, and so the order of the additions, depends on this one
+    /// only.
+    pub most_rows: u32,
     /// Chunks of a row that a warp takes at once.
     pub chunks_at_once: u32,
 }
@@ -168,11 +171,14 @@ impl Shape {
         while wants_more(k_split) {
             k_split *= 2;
         }
-        let shared =
-            |k_split: u32, units: u32| 4 * k_split * self.sum_rows * (units * self.unit + 4);
+        let shared_of =
+            |k_split: u32, units: u32, rows: u32| 4 * k_split * rows * (units * self.unit + 4);
+        let shared = |k_split, units| shared_of(k_split, units, self.sum_rows);
         let block_units = match kind {
             Kind::Heads => {
-                while k_split > 1 && shared(k_split, per_head) > MOST_SHARED_OF_HEADS {
+                while k_split > 1
+                    && shared_of(k_split, per_head, self.most_rows) > MOST_SHARED_OF_HEADS
+                {
                     k_split /= 2;
                 }
                 per_head

@@ -49,6 +49,15 @@ impl ActRows {
         }
     }
 
+    /// The same as f32, for kernels that read those.
+    pub fn values(&self, device: &Device) -> Vec<f32> {
+        match self {
+            Self::F32(rows) => device.download(rows),
+            Self::F16(rows) => device.download(rows).into_iter().map(f32::from).collect(),
+            Self::BF16(rows) => device.download(rows).into_iter().map(f32::from).collect(),
+        }
+    }
+
     pub fn address(&self) -> u64 {
         match self {
             Self::F32(rows) => rows.address(),
