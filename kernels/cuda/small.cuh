@@ -78,8 +78,8 @@ template <class F, int TILES>
 __device__ __forceinline__ void accumulate(
     const Product& p, const typename F::Held (&held)[2], uint32_t chunk, float (&sums)[TILES][4]) {
     const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    // With many tiles, the activations of one piece fill the registers.
-    constexpr int AT_ONCE = F::PIECES < 4 && TILES < 4 ? F::PIECES : 1;
+    // With more tiles, the activations of one piece fill the registers.
+    constexpr int AT_ONCE = F::PIECES < 4 && TILES == 1 ? F::PIECES : 1;
 #pragma unroll AT_ONCE
     for (int piece = 0; piece < F::PIECES; ++piece) {
         uint32_t a[2][4];
