@@ -3,6 +3,7 @@
 # make test-avx512   the kernels' tests on an emulated processor with AVX-512 (Debian; many minutes)
 # make cuda-toolchain   NVIDIA's compiler from PyPI, which the CUDA backend is built with; CUDA=1 builds it in
 # make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
+# make cuda-mutants   faults planted in the kernels, and which tests notice
 # make install   library, header, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
 # make header    include/larder.h from src/ffi
@@ -26,7 +27,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-compile test-avx512 library library-test-panic ctest asan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-mutants test-avx512 library library-test-panic ctest asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -40,18 +41,21 @@ test:
 	@scripts/setup.sh
 	@scripts/fetch_model.sh || echo "Tests that need the demo model are skipped."
 	$(CARGO) test
+	$(MAKE) --no-print-directory cuda-test
 	$(MAKE) --no-print-directory ctest
 
 cuda-toolchain:
+	@scripts/setup.sh
 	@scripts/cuda_toolchain.sh
-
-cuda-compile: cuda-toolchain
-	scripts/cuda_compile.sh
 
 cuda-test: cuda-toolchain
 	$(CARGO) test -p larder-kernels --features standin
 	$(CARGO) test --features cuda-standin --test cuda_forward --test cuda_memory --test cuda_failures \
-	    --test cuda_weights
+	    --test cuda_weights --test cuda_no_alloc
+
+# Plants faults in the kernels, one at a time, and tells which tests notice (many minutes).
+cuda-mutants: cuda-toolchain
+	scripts/cuda_mutants.py
 
 test-avx512:
 	scripts/test_avx512.sh
@@ -62,14 +66,15 @@ library:
 	@ln -sf liblarder.so $(RELEASE)/liblarder.so.0
 
 # The library of the C tests: with debug assertions, dead memory poisoned, and a way to make it panic.
-library-test-panic:
-	$(CARGO) build --lib --features test-panic
+library-test-panic: cuda-toolchain
+	$(CARGO) build --lib --features test-panic,cuda
 	@mkdir -p $(PANIC)
 	@cp target/debug/liblarder.so $(PANIC)/liblarder.so
 	@ln -sf liblarder.so $(PANIC)/liblarder.so.0
 
 ctest: library library-test-panic
-	@cmake -S . -B build/ctest -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	@standin=$$($(CARGO) run -q -p larder-kernels --features standin --example standin_path) && \
+	    cmake -S . -B build/ctest -DCMAKE_BUILD_TYPE=Debug -DLARDER_CUDA_STANDIN=$$standin > /dev/null
 	@cmake --build build/ctest --parallel 2 > build/ctest.log || { cat build/ctest.log; exit 1; }
 	ctest --test-dir build/ctest --output-on-failure
 
@@ -100,10 +105,12 @@ install: library
 header:
 	LARDER_WRITE_HEADER=1 $(CARGO) test -q --test header
 
-lint:
-	$(CARGO) fmt --check
+lint: cuda-toolchain
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --all-targets --features test-panic -- -D warnings
+	$(CARGO) clippy --all-targets -p larder-kernels --features standin -- -D warnings
+	$(CARGO) clippy --all-targets --features cuda-standin -- -D warnings
 
 clean:
 	$(CARGO) clean

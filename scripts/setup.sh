@@ -8,6 +8,7 @@ need cmake cmake
 need c++ g++
 need valgrind valgrind
 need pkg-config pkg-config
+python3 -c 'import ensurepip, venv' > /dev/null 2>&1 || missing+=(python3-venv)
 python3 -m pip --version > /dev/null 2>&1 || missing+=(python3-pip)
 
 if [ ${#missing[@]} -eq 0 ]; then

@@ -1,6 +1,13 @@
-// Attention on tensor cores; what it is made of is in attend_parts.cuh.
+// Attention on tensor cores, for K and V of 16 or 8 bits: online softmax over tiles of 64 tokens
+// (Dao, FlashAttention-2). Blocks of 4 warps work through the items that the planner gave them.
+//
+// Wide items: each warp has 16 of up to 64 vectors and all tokens. Narrow items: each warp has all
+// (up to 16) vectors and 16 tokens of each tile, and the warps' results are merged at the end.
+//
+// K and V come through a ring of buffers, one tile of K or V each, in the order K0 V0 K1 V1 ...;
+// step h works on tile h of that order while those up to h + n_buffers - 1 are being copied.
 #pragma once
-#include "attend_parts.cuh"
+#include "attend_elements.cuh"
 
 template <uint32_t D> struct Attention {
     static constexpr uint32_t TILE_BYTES = TILE * D * 2;

@@ -250,6 +250,7 @@ struct Library {
     kernels: unsafe extern "C" fn(VisitName, *mut c_void),
 }
 
+#[allow(clippy::missing_transmute_annotations, reason = "the field says the type")]
 fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| {

@@ -450,5 +450,5 @@ fn what_cannot_be_done_is_said_and_leaves_the_output() {
     assert_eq!(case.enqueue(&mut device, prepared), Ok(Outcome::NotPossible));
 }
 
-#[path = "blas_parts/more.rs"]
-mod more;
+#[path = "blas_parts/failures.rs"]
+mod failures;

@@ -3,8 +3,8 @@
 #![cfg(feature = "standin")]
 
 mod common;
-#[path = "sample_parts/more.rs"]
-mod more;
+#[path = "sample_parts/distribution.rs"]
+mod distribution;
 
 use larder_kernels::driver::PinnedBlock;
 use larder_kernels::sample::{Limits, Places, Rows, Sampler, Settings, TopToken};

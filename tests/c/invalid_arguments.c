@@ -29,10 +29,11 @@ static void init_functions_take_null(void) {
     larder_request_options_init(NULL);
 }
 
-/* Plan and create with one option changed. */
+/* Plan and create on the CPU with one option changed. */
 #define WITH(field, value, expected, word)                                      \
     do {                                                                        \
         larder_options changed = small_options();                               \
+        changed.device = LARDER_DEVICE_CPU;                                     \
         changed.field = value;                                                  \
         EXPECT(expected, larder_engine_plan(model, &changed, &memory));         \
         SAYS(word);                                                             \

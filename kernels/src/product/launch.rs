@@ -184,7 +184,7 @@ impl Shape {
                 per_head
             }
             // A block ends where the heads end: behind them there is no matrix to read.
-            Kind::Pairs => 1 << (n_units | WARPS / k_split).trailing_zeros(),
+            Kind::Pairs => 1 << (n_units | (WARPS / k_split)).trailing_zeros(),
             Kind::Store | Kind::Residual | Kind::Gated => {
                 let at_once = WARPS / k_split;
                 let mut rounds = (n_units / (2 * n_multiprocessors * at_once)).max(1);

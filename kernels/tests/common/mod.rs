@@ -217,11 +217,10 @@ pub fn assert_close<T: Copy + Into<f64>>(actual: &[T], expected: &[f64], toleran
     for (index, (&value, &wanted)) in actual.iter().zip(expected).enumerate() {
         let value: f64 = value.into();
         let error = (value - wanted).abs() / scale;
-        // Not `error > tolerance`, which is false for NaN.
-        if !(error <= tolerance) {
-            panic!(
-                "value {index} is {value}, expected {wanted}: error {error:.2e} of the largest, allowed {tolerance:.1e}"
-            );
-        }
+        // True for numbers only: a NaN is not within anything.
+        assert!(
+            error <= tolerance,
+            "value {index} is {value}, expected {wanted}: error {error:.2e} of the largest, allowed {tolerance:.1e}"
+        );
     }
 }

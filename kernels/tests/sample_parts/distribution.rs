@@ -1,4 +1,4 @@
-//! More of the tests of sampling.
+//! Draws over many counters, settings that change nothing, and sizes.
 
 use super::*;
 

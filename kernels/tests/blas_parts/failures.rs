@@ -1,4 +1,4 @@
-//! More of the tests of cuBLASLt.
+//! Every call of cuBLASLt failing in turn.
 
 use super::*;
 
