@@ -130,7 +130,7 @@ fn norm_in_front() {
             launch_normed(device, &[matrix.weights], input.address(), Some(&norm), n_rows, &kind)
                 .unwrap();
             let normed: Vec<f64> = x.chunks(n_in).flat_map(|row| twin.of(row)).collect();
-            let expected = product(&matrix, &normed, n_in);
+            let expected = product(&launch, &matrix, &normed, n_in);
             assert_close(&device.download(&out), &expected, TOLERANCE);
         }
     });

@@ -433,7 +433,7 @@ fn draws_from_peaked_logits_are_those_of_a_full_sort() {
 fn draws_from_equal_logits_are_those_of_a_full_sort() {
     let device = common::device();
     check(&device, &draws(300), &vec![2.5; 8_500]);
-    check(&device, &draws(400), &vec![0.0; 33]);
+    check(&device, &draws(400), &[0.0; 33]);
     let logits: Vec<f32> =
         noise(8_500, 8).iter().map(|l| 1.0 + f32::EPSILON * (1000.0 * l).round()).collect();
     check(&device, &draws(500), &logits);
