@@ -61,7 +61,7 @@ test-avx512:
 	scripts/test_avx512.sh
 
 # The shared library asks to be found under its interface's name.
-library:
+library: $(if $(CUDA),cuda-toolchain)
 	$(CARGO) build --release --lib $(FEATURES)
 	@ln -sf liblarder.so $(RELEASE)/liblarder.so.0
 
