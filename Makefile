@@ -3,6 +3,7 @@
 # make test-avx512   the kernels' tests on an emulated processor with AVX-512 (Debian; many minutes)
 # make cuda-toolchain   NVIDIA's compiler from PyPI, which the CUDA backend is built with; CUDA=1 builds it in
 # make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
+# make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
 # make cuda-mutants   faults planted in the kernels, and which tests notice
 # make install   library, header, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
@@ -27,7 +28,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-mutants test-avx512 library library-test-panic ctest asan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants test-avx512 library library-test-panic ctest asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -52,6 +53,10 @@ cuda-test: cuda-toolchain
 	$(CARGO) test -p larder-kernels --features standin
 	$(CARGO) test --features cuda-standin --test cuda_forward --test cuda_memory --test cuda_failures \
 	    --test cuda_weights --test cuda_no_alloc
+	scripts/cuda_asan.sh
+
+cuda-asan: cuda-toolchain
+	scripts/cuda_asan.sh
 
 # Plants faults in the kernels, one at a time, and tells which tests notice (many minutes).
 cuda-mutants: cuda-toolchain

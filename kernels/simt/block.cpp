@@ -79,11 +79,11 @@ void Block::start(uint3 index) {
 // Shared memory starts as 0xff, which is NaN in f32, f16 and bf16: a kernel that reads before it writes shows it.
 void Block::poison_shared() {
     const size_t bytes = launch->dynamic_shared_bytes;
+#ifdef __SANITIZE_ADDRESS__
+    __asan_unpoison_memory_region(shared.data(), shared.size());  // the last block's end; growing reads all
+#endif
     if (shared.size() < bytes + SHARED_ALIGNMENT)
         shared.resize(bytes + SHARED_ALIGNMENT);
-#ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(shared.data(), shared.size());
-#endif
     const size_t address = reinterpret_cast<size_t>(shared.data());
     const size_t offset = (address + SHARED_ALIGNMENT - 1) / SHARED_ALIGNMENT * SHARED_ALIGNMENT - address;
     here.dynamic_shared = shared.data() + offset;
