@@ -4,6 +4,7 @@
 # make cuda-toolchain   NVIDIA's compiler from PyPI, which the CUDA backend is built with; CUDA=1 builds it in
 # make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
+# make bench-cuda   each kernel's share of the bandwidth, on a real GPU
 # make cuda-mutants   faults planted in the kernels, and which tests notice
 # make install   library, header, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
@@ -28,7 +29,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants test-avx512 library library-test-panic ctest asan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench-cuda test-avx512 library library-test-panic ctest asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -57,6 +58,10 @@ cuda-test: cuda-toolchain
 
 cuda-asan: cuda-toolchain
 	scripts/cuda_asan.sh
+
+# Each kernel's share of the device's bandwidth, on a real GPU.
+bench-cuda: cuda-toolchain
+	$(CARGO) run --release -p larder-kernels --example bench_gpu
 
 # Plants faults in the kernels, one at a time, and tells which tests notice (many minutes).
 cuda-mutants: cuda-toolchain

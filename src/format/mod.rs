@@ -69,12 +69,12 @@ impl Checkpoint {
         if path.is_dir() {
             return Self::open_folder(path, safetensors::find_weights(path)?);
         }
-        if path.extension().is_some_and(|extension| extension == "json") {
-            return Self::open_outline(path);
-        }
         if let Some(weights) = safetensors::weights_of_file(path)? {
             let folder = path.parent().unwrap_or(Path::new(""));
             return Self::open_folder(folder, weights);
+        }
+        if path.extension().is_some_and(|extension| extension == "json") {
+            return Self::open_outline(path);
         }
         let (metadata, files, tensors) = gguf::open(path)?;
         Self::new(Metadata::Gguf(metadata), files, tensors)
