@@ -1,5 +1,5 @@
-//! forward whose rows stay where they were computed, as tensors of DLPack (dlpack.h), so that another library on the same
-//! device reads them without a copy.
+//! forward whose rows stay where they were computed, as tensors of DLPack (dlpack.h), so that another library on the
+//! same device reads them without a copy.
 
 use std::ffi::c_void;
 use std::ptr;
