@@ -205,6 +205,9 @@
 /** event.finish: the constraint is complete. */
 #define LARDER_FINISH_CONSTRAINT 4
 
+/** larder_engine_wait: as long as it takes. */
+#define LARDER_WAIT_FOREVER UINT32_MAX
+
 /** tokenize: add what the model wants around a text (BOS, EOS). */
 #define LARDER_TEXT_ADD_SPECIAL 1
 
@@ -250,7 +253,7 @@ typedef struct larder_hooks {
     void (*deallocate)(void *user, uint32_t block, void *address, size_t bytes);
     /** Runs task(context, 0) .. task(context, n_tasks - 1), on any threads, and returns when all have returned. */
     void (*parallel_for)(void *user, uint32_t n_tasks, larder_task task, void *context);
-    /** Tokens of a cached prefix have left the KV repo. Not called in this version, which caches none. */
+    /** Tokens of a cached prefix have left the KV repo, during a call that needs their slots or asks for it. */
     void (*evicted)(void *user, uint64_t name_space, uint64_t n_tokens);
 } larder_hooks;
 
@@ -503,6 +506,77 @@ typedef struct larder_event {
     uint32_t reserved;
 } larder_event;
 
+/**
+ * Numbers as of the end of the last step. Gauges unless said otherwise; counters count since create, times are in
+ * nanoseconds. Plain numbers: the caller's own.
+ */
+typedef struct larder_stats {
+    /** Set by larder_stats_init. */
+    uint32_t struct_size;
+    /** 0 */
+    uint32_t reserved;
+    /** Token slots of the KV repo. */
+    uint64_t total_slots;
+    /** Token slots that sequences read or pinned namespaces keep. */
+    uint64_t used_slots;
+    /** Token slots that can be taken, by eviction if need be. */
+    uint64_t free_slots;
+    /** Token slots that the prefix cache holds, read or not. */
+    uint64_t tree_slots;
+    /** Token slots saved by sequences that read the same ones. */
+    uint64_t shared_slots;
+    /** Requests that are not admitted yet. */
+    uint64_t requests_waiting;
+    /** Requests that are admitted and have not ended. */
+    uint64_t requests_running;
+    /** Answers that are computed. */
+    uint64_t answers_running;
+    /** Answers that were paused for lack of slots. */
+    uint64_t answers_paused;
+    /** Counter: requests whose answers are complete. */
+    uint64_t requests_finished;
+    /** Counter: requests that were cancelled. */
+    uint64_t requests_cancelled;
+    /** Counter: requests with an answer that failed. */
+    uint64_t requests_failed;
+    /** Counter: prompt tokens of admitted answers. */
+    uint64_t prompt_tokens;
+    /** Counter: those of them that the prefix cache had. */
+    uint64_t cached_tokens;
+    /** Counter: tokens drawn. */
+    uint64_t generated_tokens;
+    /** Counter: answers paused. */
+    uint64_t pauses;
+    /** Counter: token slots taken back from the prefix cache. */
+    uint64_t evicted_slots;
+    /** Counter: steps with at least one row. */
+    uint64_t steps;
+    /** Counter: rows of answers that lacked one token. */
+    uint64_t decode_rows;
+    /** Counter: rows of prompts and of resumed answers. */
+    uint64_t prefill_rows;
+    /** Rows of the last step. */
+    uint64_t last_step_rows;
+    /** Counter: time spent on scheduling. */
+    uint64_t schedule_nanoseconds;
+    /** Counter: time spent in layers. */
+    uint64_t forward_nanoseconds;
+    /** Counter: time spent on logits and on drawing tokens. */
+    uint64_t sample_nanoseconds;
+} larder_stats;
+
+/** What the prefix cache does for one namespace. The caller's own: copied. */
+typedef struct larder_name_space_options {
+    /** Set by larder_name_space_options_init. */
+    uint32_t struct_size;
+    /** 1: its prefixes are never evicted, and so do not count as free; else 0. */
+    uint32_t is_pinned;
+    /** Token slots that are kept for it while no sequence reads them; 0: no limit of its own. */
+    uint32_t max_idle_tokens;
+    /** 1: nothing is kept for it. Its requests still share what runs at the same time. */
+    uint32_t keeps_nothing;
+} larder_name_space_options;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -705,6 +779,75 @@ larder_status larder_engine_step(struct larder_engine *engine,
                                  struct larder_event *events,
                                  size_t capacity,
                                  size_t *n_events);
+
+/**
+ * Sleeps until a step would have something to do or to tell, or until the time is over.
+ *
+ * engine: not NULL. timeout_ms: 0 only looks; LARDER_WAIT_FOREVER. has_work: not NULL; 1 when there is work, else 0.
+ * Errors: INVALID_ARGUMENT, ENGINE_FAILED. Any thread, also while a step runs; not while release does.
+ */
+larder_status larder_engine_wait(struct larder_engine *engine,
+                                 uint32_t timeout_ms,
+                                 uint32_t *has_work);
+
+/**
+ * An eventfd for the host's own poll, epoll or io_uring: readable once a request was submitted or cancelled since the
+ * last step began. The host that sees it readable steps until larder_engine_wait(engine, 0, ..) finds no more work.
+ * It only watches: it does not read the file, and does not close it; release does. The first call makes it.
+ *
+ * engine: not NULL. fd: not NULL, written on success only.
+ * Errors: INVALID_ARGUMENT, IO, UNSUPPORTED (not on this system), ENGINE_FAILED. Any thread.
+ */
+larder_status larder_engine_event_fd(struct larder_engine *engine,
+                                     int32_t *fd);
+
+/** Sets every field to 0, and struct_size. stats: not NULL. Any thread. */
+void larder_stats_init(struct larder_stats *stats);
+
+/**
+ * What the engine has done and holds, as of the end of the last step. Waits for nothing.
+ *
+ * engine: not NULL. stats: not NULL, set up by larder_stats_init.
+ * Errors: INVALID_ARGUMENT, ENGINE_FAILED. Any thread, at any time.
+ */
+larder_status larder_engine_stats(const struct larder_engine *engine, struct larder_stats *stats);
+
+/**
+ * Writes statistics in Prometheus' text format (version 0.0.4).
+ *
+ * stats: not NULL. prefix: [prefix_length], begins every metric's name, as in "larder_". text: [capacity], not
+ * NULL unless capacity is 0; no NUL is added. needed: not NULL, gets the length in bytes also when the buffer is too
+ * small.
+ * Errors: INVALID_ARGUMENT, BUFFER_TOO_SMALL. Any thread.
+ */
+larder_status larder_stats_prometheus(const struct larder_stats *stats,
+                                      const char *prefix,
+                                      size_t prefix_length,
+                                      char *text,
+                                      size_t capacity,
+                                      size_t *needed);
+
+/** Sets every field to its default. options: not NULL. Any thread. */
+void larder_name_space_options_init(struct larder_name_space_options *options);
+
+/**
+ * Sets what the prefix cache does for a namespace from now on. Every namespace begins with the defaults.
+ *
+ * engine: not NULL. name_space: as in requests. options: NULL = defaults.
+ * Errors: INVALID_ARGUMENT, LIMIT_REACHED (1024 namespaces have settings or cached tokens), BUSY, ENGINE_FAILED.
+ * Any thread; BUSY while another call runs on the engine.
+ */
+larder_status larder_name_space_set(struct larder_engine *engine,
+                                    uint64_t name_space,
+                                    const struct larder_name_space_options *options);
+
+/**
+ * Evicts every cached prefix that no sequence reads and no namespace has pinned.
+ *
+ * engine: not NULL. Errors: INVALID_ARGUMENT, BUSY, ENGINE_FAILED.
+ * Any thread; BUSY while another call runs on the engine.
+ */
+larder_status larder_cache_flush(struct larder_engine *engine);
 
 /**
  * Text to tokens. Both flags together are for a rendered chat: there is exactly one BOS, whether or not the

@@ -138,6 +138,9 @@ pub type Log = dyn Fn(LogLevel, &str) + Send + Sync;
 /// Called with (done, total) bytes while weights are read; `false` stops the load.
 pub type Progress = dyn Fn(u64, u64) -> bool + Send + Sync;
 
+/// Told of evictions: namespace and number of tokens.
+pub type Evicted = dyn Fn(u64, u64) + Send + Sync;
+
 /// What the host lends; every part is optional.
 #[derive(Clone, Default)]
 pub struct Hooks {
@@ -145,4 +148,5 @@ pub struct Hooks {
     pub progress: Option<std::sync::Arc<Progress>>,
     pub allocator: Option<std::sync::Arc<dyn BlockAllocator>>,
     pub executor: Option<std::sync::Arc<dyn Executor>>,
+    pub evicted: Option<std::sync::Arc<Evicted>>,
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 /// The files of src/ffi with something for the header, in its order.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 16] = [
     "version", "status", "hooks", "options", "memory", "engine", "sequence", "forward", "tensors",
-    "request", "step", "text", "boundary",
+    "request", "step", "wait", "stats", "cache", "text", "boundary",
 ];
 
 fn fresh() -> String {

@@ -12,7 +12,7 @@ use crate::area::{self, Area, Region};
 use crate::backend::Backend;
 use crate::backend::ops::{BatchView, SampleResult};
 use crate::error::{Error, Result};
-use crate::kv::KvRepo;
+use crate::kv::{KvRepo, OnEvicted};
 use crate::model::Decoder;
 use crate::options::Options;
 use crate::serve::{Edge, Event, SAMPLE_TILE, Scheduler, StepBatch};
@@ -79,6 +79,8 @@ impl<B: Backend> Core<B> {
             edge,
             numbers,
         };
+        core.kv.on_evicted(OnEvicted(options.hooks.evicted.clone()));
+        core.scheduler.end_step(&core.kv);
         core.compute.capture()?;
         Ok(core)
     }
@@ -193,13 +195,16 @@ impl<B: Backend> Core<B> {
     /// See [`Engine::step`](super::Engine::step).
     pub(super) fn step(&mut self, events: &mut [Event]) -> Result<usize> {
         self.scheduler.schedule(&mut self.kv, &mut self.step_batch)?;
-        if self.step_batch.n_rows() > 0
-            && let Err(error) = self.compute_step()
-        {
+        let result = match self.step_batch.n_rows() {
+            0 => Ok(()),
+            _ => self.compute_step(),
+        };
+        if result.is_err() {
             self.scheduler.fail_all(&mut self.kv)?;
-            return Err(error);
         }
-        Ok(self.scheduler.drain(events))
+        let n_events = if result.is_ok() { self.scheduler.drain(events) } else { 0 };
+        self.scheduler.end_step(&self.kv);
+        result.map(|()| n_events)
     }
 
     /// See [`Engine::event_text`](super::Engine::event_text).
@@ -212,6 +217,7 @@ impl<B: Backend> Core<B> {
     fn compute_step(&mut self) -> Result<()> {
         let Core { compute, scheduler, kv, step_batch, .. } = self;
         let x = compute.trunk(&step_batch.view(kv), &step_batch.logits_rows)?;
+        scheduler.end_forward();
         let n_rows = scheduler.n_sample_rows();
         let before = compute.area.mark();
         for first in (0..n_rows).step_by(compute.logits_tile) {

@@ -26,6 +26,7 @@ use crate::backend::cuda::Cuda;
 use crate::backend::{Backend, Placed};
 use crate::error::{Error, Result};
 use crate::ids::{SequenceHandle, TokenId};
+use crate::kv::NameSpaceSettings;
 use crate::options::{AreaMode, Device, Options};
 use crate::serve::{Edge, Event};
 use crate::text::Text;
@@ -257,6 +258,19 @@ impl Engine {
     /// Token slots that are free.
     pub fn free_slots(&self) -> u64 {
         see_core!(self, core => u64::from(core.kv.free_slots()))
+    }
+
+    /// Sets what the prefix cache does for a namespace.
+    ///
+    /// # Errors
+    /// `LimitReached`: too many namespaces have settings or cached tokens.
+    pub fn set_name_space(&mut self, name_space: u64, settings: NameSpaceSettings) -> Result<()> {
+        on_core!(self, core => core.kv.set_name_space(name_space, settings))
+    }
+
+    /// Evicts every cached prefix that nobody reads and nobody has pinned.
+    pub fn flush_cache(&mut self) {
+        on_core!(self, core => core.kv.flush())
     }
 
     /// One forward pass over the host's rows. On any error but `Internal` and `Device` the sequences are as before.

@@ -61,7 +61,7 @@ pub struct larder_hooks {
             context: *mut c_void,
         ),
     >,
-    /// Tokens of a cached prefix have left the KV repo. Not called in this version, which caches none.
+    /// Tokens of a cached prefix have left the KV repo, during a call that needs their slots or asks for it.
     pub evicted: Option<unsafe extern "C" fn(user: *mut c_void, name_space: u64, n_tokens: u64)>,
 }
 
@@ -137,6 +137,12 @@ pub(super) unsafe fn hooks_from(pointer: *const larder_hooks) -> Result<Hooks> {
             ));
         }
     };
+    if let Some(evicted) = hooks.evicted {
+        lent.evicted = Some(Arc::new(move |name_space, n_tokens| {
+            // SAFETY: the host's function, called as the header says.
+            unsafe { evicted(user.pointer(), name_space, n_tokens) }
+        }));
+    }
     if let Some(parallel_for) = hooks.parallel_for {
         lent.executor = Some(Arc::new(HostExecutor { user, parallel_for }));
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::missing_safety_doc, reason = "the header's text is the contract")]
 
 mod boundary;
+pub mod cache;
 pub mod engine;
 pub mod forward;
 pub mod hooks;
@@ -16,6 +17,7 @@ mod panics;
 mod pointers;
 pub mod request;
 pub mod sequence;
+pub mod stats;
 pub mod status;
 pub mod step;
 pub mod tensors;
@@ -23,3 +25,4 @@ pub mod tensors;
 mod test_panic;
 pub mod text;
 pub mod version;
+pub mod wait;

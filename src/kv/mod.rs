@@ -1,15 +1,29 @@
 //! Bookkeeping of the KV repo: which token slot belongs to which sequence. Touches no K or V and needs no device.
 //!
 //! A sequence is a chain of segments (runs of slots) that it may share with its forks, and a slot is free again as
-//! soon as its last reader has let go of it. Every call costs O(segments of the sequence), not O(tokens).
+//! soon as its last reader has let go of it. Every call costs O(segments of the sequence), not O(tokens), but for
+//! those that compare tokens.
 //!
-//! Places kept: the radix tree of the prefix cache (`radix.rs`: counts of readers, leaf LRU, a namespace per
-//! tenant) will be one more holder of references to segments; snapshots (`snapshot.rs`) will walk a chain.
+//! The prefix cache is a radix tree whose nodes are segments: a sequence that is given to it leaves its segments
+//! behind, and another that begins with the same tokens reads them. Slots that only the tree holds count as free:
+//! [`KvRepo::append`] evicts what it needs, the least recently used first. There is at most one node per slot, so all
+//! of the tree lies in arrays reserved by [`KvRepo::new`]; only of namespaces there can be too many
+//! ([`MAX_NAME_SPACES`]), and then nothing of a further one is cached.
 #![forbid(unsafe_code)]
 
+mod chains;
+mod idle;
+mod prefix;
+mod radix;
 mod segments;
 mod sequences;
 mod slots;
+mod spaces;
+mod tree;
+
+pub use idle::Evict;
+pub use prefix::{Cached, OnEvicted};
+pub use spaces::{MAX_NAME_SPACES, NameSpaceSettings};
 
 use crate::error::{Error, Result};
 use crate::ids::{Segment, SequenceHandle, Slot};
@@ -25,6 +39,9 @@ pub struct KvRepo {
     runs: FreeRuns,
     segments: Segments,
     sequences: Sequences,
+    on_evicted: OnEvicted,
+    /// Slots evicted so far.
+    n_evicted: u64,
 }
 
 impl KvRepo {
@@ -48,6 +65,8 @@ impl KvRepo {
             runs: FreeRuns::new(total_tokens)?,
             segments: Segments::new(total_tokens)?,
             sequences: Sequences::new(max_sequences)?,
+            on_evicted: OnEvicted::default(),
+            n_evicted: 0,
         })
     }
 
@@ -78,13 +97,13 @@ impl KvRepo {
     }
 
     /// Appends `slots.len()` tokens to a sequence and fills in their slots: first those right behind its last one,
-    /// then the longest free runs.
+    /// then the longest free runs. What the tree holds is evicted as far as needed.
     ///
     /// # Errors
     /// `StaleHandle`; `LimitReached` names max_sequence_tokens; `OutOfSlots`, only when fewer slots are free than
     /// needed. An error changes nothing.
-    pub fn append(&mut self, sequence: SequenceHandle, slots: &mut [Slot]) -> Result<()> {
-        let sequence = self.sequences.get_mut(sequence)?;
+    pub fn append(&mut self, handle: SequenceHandle, slots: &mut [Slot]) -> Result<()> {
+        let sequence = self.sequences.get(handle)?;
         let n_tokens = sequence.n_tokens as u64 + slots.len() as u64;
         if n_tokens > u64::from(self.max_sequence_tokens) {
             return Err(Error::LimitReached(format!(
@@ -92,11 +111,14 @@ impl KvRepo {
                 self.max_sequence_tokens
             )));
         }
-        if slots.len() as u64 > u64::from(self.runs.n_free()) {
-            let (needed, free) = (slots.len() as u64, u64::from(self.runs.n_free()));
+        let last_segment = sequence.last_segment;
+        if slots.len() as u64 > u64::from(self.free_slots()) {
+            let (needed, free) = (slots.len() as u64, u64::from(self.free_slots()));
             return Err(Error::OutOfSlots { needed, free });
         }
-        self.segments.join(sequence.last_segment);
+        self.make_free(slots.len() as u32);
+        self.segments.join(last_segment);
+        let sequence = self.sequences.get_mut(handle)?;
         let mut rest = slots;
         while !rest.is_empty() {
             let wanted = rest.len() as u32;
@@ -138,7 +160,7 @@ impl KvRepo {
     /// `StaleHandle`, also when it was released before.
     pub fn release(&mut self, sequence: SequenceHandle) -> Result<()> {
         let last_segment = self.sequences.get(sequence)?.last_segment;
-        self.segments.cut(last_segment, 0, &mut self.runs);
+        self.segments.let_go(last_segment, &mut self.runs, Evict::First);
         self.sequences.close(sequence)
     }
 
@@ -156,14 +178,15 @@ impl KvRepo {
         self.segments.pool()
     }
 
-    /// Slots that an append can still take.
+    /// Slots that an append can still take: those that hold nothing, and those that only the tree holds and nobody
+    /// has pinned.
     pub fn free_slots(&self) -> u32 {
-        self.runs.n_free()
+        self.runs.n_free() + self.segments.tree.n_evictable
     }
 
-    /// Slots that sequences hold; a shared one counts once.
+    /// Slots that sequences read or a pinned namespace keeps; a shared one counts once.
     pub fn used_slots(&self) -> u32 {
-        self.total_tokens - self.runs.n_free()
+        self.total_tokens - self.free_slots()
     }
 
     /// Open sequences.
@@ -218,9 +241,9 @@ fn reserved<T>(n: usize) -> Result<Vec<T>> {
     Ok(vector)
 }
 
-/// A vector of `n` zeros.
-fn filled(n: usize) -> Result<Vec<u32>> {
+/// A vector of `n` times `value`.
+fn filled(n: usize, value: u32) -> Result<Vec<u32>> {
     let mut vector = reserved(n)?;
-    vector.resize(n, 0);
+    vector.resize(n, value);
     Ok(vector)
 }

@@ -53,6 +53,15 @@ impl Sequences {
         self.n_open
     }
 
+    /// Tokens of all open sequences together.
+    pub(super) fn n_tokens(&self) -> u64 {
+        let lengths = self.entries.iter().map(|entry| match entry.state {
+            State::Open(sequence) => u64::from(sequence.n_tokens),
+            State::Closed(_) => 0,
+        });
+        lengths.sum()
+    }
+
     /// `LimitReached` when no further sequence can be opened.
     pub(super) fn check_room(&self) -> Result<()> {
         if self.n_open < self.max_sequences {

@@ -27,9 +27,9 @@ impl FreeRuns {
         let n = n_slots as usize;
         let mut runs = FreeRuns {
             n_free: n_slots,
-            length: filled(n)?,
-            first: filled(n)?,
-            place: filled(n)?,
+            length: filled(n, 0)?,
+            first: filled(n, 0)?,
+            place: filled(n, 0)?,
             heap: reserved(n.div_ceil(2))?,
         };
         if n_slots > 0 {

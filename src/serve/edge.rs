@@ -1,13 +1,17 @@
 //! The side of the requests that any thread may use, also while a step runs.
 //!
 //! The requests' places are made once and handed around by value: free → submitted → (the scheduler's) → free. A
-//! ticket per place keeps the generation that makes old handles stale.
+//! ticket per place keeps the generation that makes old handles stale. The lock is held for a few moves only: a
+//! prompt is copied outside.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::request::{Prompt, Request, RequestInput};
+use super::stats::{Board, Stats};
 use super::{Limits, bytes_of, check, reserved, reserved_queue};
 use crate::error::{Error, Result};
 use crate::ids::{RequestHandle, TokenId};
@@ -17,11 +21,18 @@ use crate::text::{Text, TokenizeOptions};
 #[derive(Debug)]
 pub struct Edge {
     limits: Limits,
-    inbox: Mutex<Inbox>,
+    pub(super) inbox: Mutex<Inbox>,
+    /// Notified when there is work again; see `wait`.
+    pub(super) work: Condvar,
+    /// Written to with every submit and cancel.
+    pub(super) signal: OnceLock<File>,
+    /// Events wait to be drained.
+    pub(super) has_events: AtomicBool,
+    board: Board,
 }
 
 #[derive(Debug)]
-struct Inbox {
+pub(super) struct Inbox {
     /// `[max_requests]`
     tickets: Vec<Ticket>,
     /// The place used last comes last, so that handles stay known as long as possible.
@@ -57,7 +68,14 @@ impl Edge {
             free.push_back(request);
         }
         let inbox = Inbox { tickets, free, submitted: reserved_queue(n)?, n_cancelled: 0 };
-        Ok(Arc::new(Edge { limits: *limits, inbox: Mutex::new(inbox) }))
+        Ok(Arc::new(Edge {
+            limits: *limits,
+            inbox: Mutex::new(inbox),
+            work: Condvar::new(),
+            signal: OnceLock::new(),
+            has_events: AtomicBool::new(false),
+            board: Board::new(),
+        }))
     }
 
     /// Heap bytes of `new(limits)`.
@@ -102,7 +120,7 @@ impl Edge {
     /// # Errors
     /// `StaleHandle` once the request's place is another one's, and for what never was a handle.
     pub fn cancel(&self, request: RequestHandle) -> Result<()> {
-        let inbox = &mut *self.lock();
+        let mut inbox = self.lock();
         let (index, generation) = (request.0 as u32, (request.0 >> 32) as u32);
         let ticket = inbox.tickets.get_mut(index as usize);
         let ticket = ticket.filter(|ticket| generation != 0 && ticket.generation == generation);
@@ -115,14 +133,31 @@ impl Edge {
         if ticket.is_live && !ticket.is_cancelled {
             ticket.is_cancelled = true;
             inbox.n_cancelled += 1;
+            drop(inbox);
+            self.tell();
         }
         Ok(())
     }
 
+    /// What the engine has done and holds, as of the end of the last step. Takes no lock that a step holds.
+    pub fn stats(&self) -> Stats {
+        self.board.read()
+    }
+
     fn enqueue(&self, input: &RequestInput<'_>, prompt: &[TokenId]) -> Result<RequestHandle> {
         let max_new_tokens = check::prompt(&self.limits, input, prompt)?;
+        let (mut request, generation) = self.take_place()?;
+        request.fill(generation, input, prompt, max_new_tokens);
+        let handle = request.handle;
+        self.lock().submitted.push_back(request);
+        self.tell();
+        Ok(handle)
+    }
+
+    /// A free place, live from now on, and its handle's generation.
+    fn take_place(&self) -> Result<(Request, u32)> {
         let mut inbox = self.lock();
-        let Some(mut request) = inbox.free.pop_front() else {
+        let Some(request) = inbox.free.pop_front() else {
             return Err(Error::LimitReached(format!(
                 "{} requests wait or run, as many as max_requests allows",
                 self.limits.max_requests
@@ -131,10 +166,12 @@ impl Edge {
         let ticket = &mut inbox.tickets[request.index()];
         let generation = ticket.generation.checked_add(1).unwrap_or(1);
         *ticket = Ticket { generation, is_live: true, is_cancelled: false };
-        request.fill(generation, input, prompt, max_new_tokens);
-        let handle = request.handle;
-        inbox.submitted.push_back(request);
-        Ok(handle)
+        Ok((request, generation))
+    }
+
+    /// Shows statistics to all threads.
+    pub(super) fn show(&self, stats: &Stats) {
+        self.board.write(stats);
     }
 
     /// Hands over what was submitted, in order, and then the numbers of the live requests that are cancelled.
@@ -143,10 +180,7 @@ impl Edge {
         while let Some(request) = inbox.submitted.pop_front() {
             take(request);
         }
-        if inbox.n_cancelled > 0 {
-            let tickets = (0u32..).zip(&inbox.tickets);
-            cancelled.extend(tickets.filter(|(_, t)| t.is_live && t.is_cancelled).map(|(i, _)| i));
-        }
+        inbox.list_cancelled(cancelled);
     }
 
     /// Takes a place back whose request has ended.
@@ -160,7 +194,22 @@ impl Edge {
     }
 
     /// A panic while the lock was held leaves the inbox consistent enough: places may be lost, none is doubled.
-    fn lock(&self) -> MutexGuard<'_, Inbox> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inbox {
+    /// Requests that have not ended exist.
+    pub(super) fn has_live(&self) -> bool {
+        self.free.len() < self.tickets.len()
+    }
+
+    fn list_cancelled(&self, cancelled: &mut Vec<u32>) {
+        cancelled.clear();
+        if self.n_cancelled > 0 {
+            let tickets = (0u32..).zip(&self.tickets);
+            cancelled.extend(tickets.filter(|(_, t)| t.is_live && t.is_cancelled).map(|(i, _)| i));
+        }
     }
 }

@@ -129,6 +129,11 @@ impl Events {
         self.ring.len() - (self.n_pushed - self.n_released)
     }
 
+    /// Events that were not drained yet.
+    pub(super) fn n_waiting(&self) -> usize {
+        self.n_pushed - self.n_drained
+    }
+
     /// Adds an event and its text. There is room: see [`n_free`](Self::n_free).
     pub(super) fn push(&mut self, event: Event, text: &str) {
         debug_assert!(self.n_free() > 0 && text.len() <= self.piece_bytes);

@@ -21,6 +21,9 @@ mod feed;
 mod request;
 mod sampler;
 mod schedule;
+mod stats;
+mod tally;
+mod wait;
 
 pub use batch::StepBatch;
 pub use edge::Edge;
@@ -28,6 +31,7 @@ pub use events::{Event, EventKind, Failure, Finish};
 pub use request::{Prompt, RequestInput};
 pub use sampler::SAMPLE_TILE;
 pub use schedule::Scheduler;
+pub use stats::Stats;
 
 use crate::error::{Error, Result};
 use crate::ids::TokenId;

@@ -16,6 +16,7 @@ use super::edge::Edge;
 use super::events::{Event, Events};
 use super::request::Request;
 use super::sampler::{SAMPLE_TILE, Sampler};
+use super::tally::Tally;
 use super::{Limits, bytes_of, max_token_bytes, reserved, reserved_queue};
 use crate::backend::ops::SampleRow;
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ pub struct Scheduler {
     pub(super) sampler: Sampler,
     pub(super) events: Events,
     pub(super) scratch: Scratch,
+    pub(super) tally: Tally,
 }
 
 impl Scheduler {
@@ -91,6 +93,7 @@ impl Scheduler {
             sampler: Sampler::new(limits)?,
             events: Events::new(limits)?,
             scratch: Scratch::new(limits)?,
+            tally: Tally::new(),
         })
     }
 
@@ -118,6 +121,8 @@ impl Scheduler {
     /// # Errors
     /// `Internal`. What befalls a single request becomes its event instead.
     pub fn schedule(&mut self, kv: &mut KvRepo, batch: &mut StepBatch) -> Result<()> {
+        self.tally.begin_step();
+        self.edge.forget_signal();
         self.events.begin_step();
         batch.clear();
         self.sampler.answers.clear();
@@ -127,7 +132,22 @@ impl Scheduler {
         self.fork_answers(kv)?;
         self.feed_decode(kv, batch)?;
         self.feed_prompts(kv, batch)?;
-        batch.close(kv)
+        batch.close(kv)?;
+        self.tally.end_schedule(batch.n_rows());
+        Ok(())
+    }
+
+    /// The layers have run: what follows is sampling. For the statistics.
+    pub fn end_forward(&mut self) {
+        self.tally.end_forward();
+    }
+
+    /// Ends a step, also one that failed: shows what has been done to those who ask for statistics or wait for work.
+    pub fn end_step(&mut self, kv: &KvRepo) {
+        self.edge.set_has_events(self.events.n_waiting() > 0);
+        let n_running = self.requests.iter().flatten().filter(|r| r.is_admitted).count();
+        let stats = self.tally.end_step(kv, n_running as u64, self.waiting.len() as u64);
+        self.edge.show(&stats);
     }
 
     /// Rows from which a token is to be drawn in this step: as many as the batch's `logits_rows`, in that order.

@@ -1,0 +1,60 @@
+//! Counts what a scheduler does, for the statistics.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use super::stats::Stats;
+use crate::kv::KvRepo;
+
+/// Counters since create, and where the time of a step goes.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) counts: Stats,
+    /// When the phase that runs began.
+    since: Instant,
+}
+
+impl Tally {
+    pub(super) fn new() -> Tally {
+        Tally { counts: Stats::default(), since: Instant::now() }
+    }
+
+    pub(super) fn begin_step(&mut self) {
+        self.since = Instant::now();
+    }
+
+    pub(super) fn end_schedule(&mut self, n_rows: usize) {
+        self.counts.schedule_nanoseconds += self.lap();
+        self.counts.steps += u64::from(n_rows > 0);
+        self.counts.last_step_rows = n_rows as u64;
+    }
+
+    pub(super) fn end_forward(&mut self) {
+        self.counts.forward_nanoseconds += self.lap();
+    }
+
+    /// All statistics at the end of a step.
+    pub(super) fn end_step(&mut self, kv: &KvRepo, n_running: u64, n_waiting: u64) -> Stats {
+        self.counts.sample_nanoseconds += self.lap();
+        let (free, used) = (u64::from(kv.free_slots()), u64::from(kv.used_slots()));
+        Stats {
+            total_slots: free + used,
+            used_slots: used,
+            free_slots: free,
+            tree_slots: u64::from(kv.tree_slots()),
+            shared_slots: kv.shared_slots(),
+            requests_waiting: n_waiting,
+            requests_running: n_running,
+            evicted_slots: kv.n_evicted(),
+            ..self.counts
+        }
+    }
+
+    /// Nanoseconds since the last lap.
+    fn lap(&mut self) -> u64 {
+        let now = Instant::now();
+        let nanoseconds = now.duration_since(self.since).as_nanos() as u64;
+        self.since = now;
+        nanoseconds
+    }
+}
