@@ -27,6 +27,11 @@ static void init_functions_take_null(void) {
     larder_tensors_init(NULL);
     larder_sampling_init(NULL);
     larder_request_options_init(NULL);
+    larder_stats_init(NULL);
+    larder_name_space_options_init(NULL);
+    larder_stats_init(ODD(larder_stats));
+    larder_name_space_options_init(ODD(larder_name_space_options));
+    for (size_t i = 0; i < sizeof odd_room; i++) CHECK(odd_room[i] == 0);
 }
 
 /* Plan and create on the CPU with one option changed. */
@@ -263,6 +268,64 @@ static void step(void) {
     INVALID("n_events", larder_engine_step(engine, events, ROOM, ODD(size_t)));
 }
 
+static void wait_and_event_fd(void) {
+    uint32_t has_work = 9;
+    int32_t fd = -7;
+    INVALID("engine", larder_engine_wait(NULL, 0, &has_work));
+    INVALID("engine", larder_engine_wait(ODD(larder_engine), 0, &has_work));
+    INVALID("has_work", larder_engine_wait(engine, LARDER_WAIT_FOREVER, NULL));
+    INVALID("has_work", larder_engine_wait(engine, LARDER_WAIT_FOREVER, ODD(uint32_t)));
+    INVALID("engine", larder_engine_event_fd(NULL, &fd));
+    INVALID("engine", larder_engine_event_fd(ODD(larder_engine), &fd));
+    INVALID("fd", larder_engine_event_fd(engine, NULL));
+    INVALID("fd", larder_engine_event_fd(engine, ODD(int32_t)));
+    CHECK(has_work == 9 && fd == -7);
+}
+
+static void statistics(void) {
+    larder_stats stats;
+    char text[ROOM];
+    size_t needed = 0;
+    larder_stats_init(&stats);
+    INVALID("engine", larder_engine_stats(NULL, &stats));
+    INVALID("engine", larder_engine_stats(ODD(larder_engine), &stats));
+    INVALID("stats", larder_engine_stats(engine, NULL));
+    INVALID("stats", larder_engine_stats(engine, ODD(larder_stats)));
+    CHECK(stats.total_slots == 0);
+    INVALID("stats", larder_stats_prometheus(NULL, "a_", 2, text, ROOM, &needed));
+    INVALID("stats", larder_stats_prometheus(ODD(larder_stats), "a_", 2, text, ROOM, &needed));
+    INVALID("prefix", larder_stats_prometheus(&stats, NULL, 2, text, ROOM, &needed));
+    INVALID("prefix", larder_stats_prometheus(&stats, "a", SIZE_MAX, text, ROOM, &needed));
+    INVALID("UTF-8", larder_stats_prometheus(&stats, "a\xff", 2, text, ROOM, &needed));
+    INVALID("prefix", larder_stats_prometheus(&stats, "1a", 2, text, ROOM, &needed));
+    INVALID("prefix", larder_stats_prometheus(&stats, "a-", 2, text, ROOM, &needed));
+    INVALID("prefix", larder_stats_prometheus(&stats, "a\n", 2, text, ROOM, &needed));
+    INVALID("prefix", larder_stats_prometheus(&stats, "\xc3\xa4", 2, text, ROOM, &needed));
+    INVALID("text", larder_stats_prometheus(&stats, "a_", 2, NULL, ROOM, &needed));
+    INVALID("text", larder_stats_prometheus(&stats, "a_", 2, text, SIZE_MAX, &needed));
+    INVALID("needed", larder_stats_prometheus(&stats, "a_", 2, text, ROOM, NULL));
+    INVALID("needed", larder_stats_prometheus(&stats, "a_", 2, text, ROOM, ODD(size_t)));
+}
+
+static void cache(void) {
+    larder_name_space_options options;
+    INVALID("engine", larder_cache_flush(NULL));
+    INVALID("engine", larder_cache_flush(ODD(larder_engine)));
+    INVALID("engine", larder_name_space_set(NULL, 1, NULL));
+    INVALID("engine", larder_name_space_set(ODD(larder_engine), 1, NULL));
+    INVALID("options", larder_name_space_set(engine, 1, ODD(larder_name_space_options)));
+    larder_name_space_options_init(&options);
+    options.is_pinned = 2;
+    INVALID("options.is_pinned", larder_name_space_set(engine, 1, &options));
+    options.is_pinned = 0;
+    options.keeps_nothing = UINT32_MAX;
+    INVALID("options.keeps_nothing", larder_name_space_set(engine, 1, &options));
+    options.keeps_nothing = 1;
+    options.max_idle_tokens = 1;
+    INVALID("options.max_idle_tokens", larder_name_space_set(engine, 1, &options));
+    EXPECT(LARDER_OK, larder_name_space_set(engine, 1, NULL));
+}
+
 static void text_functions(void) {
     const uint32_t unknown[] = {1000000};
     uint32_t tokens[ROOM];
@@ -322,6 +385,9 @@ int main(int argc, char **argv) {
     forward();
     submit();
     step();
+    wait_and_event_fd();
+    statistics();
+    cache();
     text_functions();
     the_engine_works_afterwards();
     EXPECT(LARDER_OK, larder_engine_release(engine));

@@ -134,6 +134,59 @@ static void request_options(void) {
     SAYS("later version");
 }
 
+static void stats(void) {
+    LATER(larder_stats) later;
+    char text[8];
+    size_t needed = 0;
+    memset(&later, 0xee, sizeof later);
+    later.known.struct_size = 0;
+    EXPECT(LARDER_INVALID_ARGUMENT, larder_engine_stats(engine, &later.known));
+    SAYS("larder_stats_init");
+    EXPECT(LARDER_INVALID_ARGUMENT, larder_stats_prometheus(&later.known, NULL, 0, text, 0, &needed));
+    SAYS("larder_stats_init");
+    later.known.struct_size = offsetof(larder_stats, used_slots);
+    EXPECT(LARDER_OK, larder_engine_stats(engine, &later.known));
+    CHECK(later.known.struct_size == offsetof(larder_stats, used_slots));
+    CHECK(later.known.total_slots > 0 && later.known.total_slots < 0xee00000000000000u);
+    CHECK(later.known.used_slots == 0xeeeeeeeeeeeeeeeeu);
+    /* A short one is written with zeros for what it lacks. */
+    EXPECT(LARDER_BUFFER_TOO_SMALL, larder_stats_prometheus(&later.known, NULL, 0, text, 0, &needed));
+    char *all = calloc(needed + 1, 1);
+    EXPECT(LARDER_OK, larder_stats_prometheus(&later.known, NULL, 0, all, needed, &needed));
+    CHECK(strstr(all, "\nused_slots 0\n") != NULL && strstr(all, "\ntotal_slots 0\n") == NULL);
+    free(all);
+    memset(&later, 0, sizeof later);
+    later.known.struct_size = sizeof later;
+    EXPECT(LARDER_OK, larder_engine_stats(engine, &later.known));
+    CHECK(later.known.total_slots > 0 && later.added[0] == 0);
+    EXPECT(LARDER_BUFFER_TOO_SMALL, larder_stats_prometheus(&later.known, NULL, 0, text, 0, &needed));
+    later.added[5] = 1;
+    EXPECT(LARDER_INVALID_ARGUMENT, larder_stats_prometheus(&later.known, NULL, 0, text, 0, &needed));
+    SAYS("later version");
+}
+
+static void name_space_options(void) {
+    LATER(larder_name_space_options) later;
+    memset(&later, 0, sizeof later);
+    larder_name_space_options_init(&later.known);
+    CHECK(later.known.struct_size == sizeof(larder_name_space_options));
+    EXPECT(LARDER_OK, larder_name_space_set(engine, 5, &later.known));
+    later.known.struct_size = 4;
+    EXPECT(LARDER_INVALID_ARGUMENT, larder_name_space_set(engine, 5, &later.known));
+    SAYS("options.struct_size");
+    later.known.struct_size = offsetof(larder_name_space_options, max_idle_tokens);
+    later.known.keeps_nothing = 7;
+    EXPECT(LARDER_OK, larder_name_space_set(engine, 5, &later.known));
+    later.known.struct_size = sizeof later;
+    EXPECT(LARDER_INVALID_ARGUMENT, larder_name_space_set(engine, 5, &later.known));
+    SAYS("options.keeps_nothing");
+    later.known.keeps_nothing = 0;
+    EXPECT(LARDER_OK, larder_name_space_set(engine, 5, &later.known));
+    later.added[23] = 1;
+    EXPECT(LARDER_INVALID_ARGUMENT, larder_name_space_set(engine, 5, &later.known));
+    SAYS("later version");
+}
+
 int main(int argc, char **argv) {
     const char *model = model_of(argc, argv);
     larder_options small = small_options();
@@ -143,6 +196,8 @@ int main(int argc, char **argv) {
     memory();
     batch_and_output();
     request_options();
+    stats();
+    name_space_options();
     EXPECT(LARDER_OK, larder_engine_release(engine));
     return finish();
 }
