@@ -6,7 +6,7 @@
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
 # make bench-cuda   each kernel's share of the bandwidth, on a real GPU
 # make cuda-mutants   faults planted in the kernels, and which tests notice
-# make install   library, header, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
+# make install   library, headers, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
 # make header    include/larder.h from src/ffi
 # make lint      formatting and clippy
@@ -100,8 +100,9 @@ asan: library
 	ctest --test-dir build/asan --output-on-failure -E '^(rounds|install|exports)$$'
 
 install: library
-	install -d $(lib)/pkgconfig $(lib)/cmake/larder $(DESTDIR)$(PREFIX)/include
-	install -m 644 include/larder.h $(DESTDIR)$(PREFIX)/include/larder.h
+	install -d $(lib)/pkgconfig $(lib)/cmake/larder $(DESTDIR)$(PREFIX)/include/larder
+	install -m 644 include/larder.h include/larder.hpp $(DESTDIR)$(PREFIX)/include
+	install -m 644 include/larder/*.hpp $(DESTDIR)$(PREFIX)/include/larder
 	install -m 755 $(RELEASE)/liblarder.so $(lib)/liblarder.so.$(VERSION)
 	ln -sf liblarder.so.$(VERSION) $(lib)/liblarder.so.0
 	ln -sf liblarder.so.0 $(lib)/liblarder.so
