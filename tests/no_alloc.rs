@@ -7,10 +7,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use larder::backend::ops::Sampling;
 use larder::engine::{Engine, ForwardBatch, Pooling};
 use larder::ids::TokenId;
+use larder::kv::NameSpaceSettings;
 use larder::options::{BlockAllocator, BlockKind, Hooks, Options};
-use larder::serve::{Event, EventKind, Prompt, RequestInput};
+use larder::serve::{Event, EventKind, Finish, Prompt, RequestInput};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
@@ -57,8 +59,8 @@ impl BlockAllocator for Lender {
     }
 }
 
-fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/models/llama")
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
 fn tokens(n: u32) -> Vec<TokenId> {
@@ -92,47 +94,74 @@ fn forward_rounds(engine: &mut Engine) {
     engine.sequence_release(b).unwrap();
 }
 
-/// 1,000 steps with requests coming and going.
+/// 3,000 steps with requests that come and go: some share beginnings, some are cancelled, some have several answers,
+/// and all together they want more slots than there are.
 fn step_rounds(engine: &mut Engine) {
-    let prompt = tokens(20);
-    let edge = Arc::clone(engine.edge());
-    let input = RequestInput {
-        prompt: Prompt::Tokens(&prompt),
-        max_new_tokens: 9,
-        ..RequestInput::default()
-    };
+    let prompts: Vec<_> = (1..60).map(tokens).collect();
+    let (edge, text) = (Arc::clone(engine.edge()), engine.text().cloned());
+    let stops: &[&str] = if text.is_some() { &["ab", "the end"] } else { &[] };
     let mut events = vec![Event::default(); 16];
+    let mut live = Vec::with_capacity(8);
+    let (mut n_finished, mut n_cancelled, mut n_submitted) = (0, 0, 0);
     let before = ALLOCATIONS.load(Relaxed);
-    let (mut n_finished, mut waiting) = (0, 0);
-    for _ in 0..1000 {
-        while waiting < 4 {
-            edge.submit(None, &input).unwrap();
-            waiting += 1;
+    for round in 0..3000 {
+        // A refusal would allocate its message.
+        while live.len() < 8 {
+            let input = RequestInput {
+                prompt: Prompt::Tokens(&prompts[n_submitted * 37 % prompts.len()]),
+                max_new_tokens: 1 + n_submitted as u32 * 7 % 30,
+                n_answers: 1 + n_submitted as u32 % 3,
+                sampling: Sampling { temperature: 1.0, n_logprobs: 2, ..Sampling::default() },
+                stops,
+                ..RequestInput::default()
+            };
+            let handle = edge.submit(text.as_deref(), &input).unwrap();
+            live.push((handle, input.n_answers));
+            n_submitted += 1;
         }
-        let n = engine.step(&mut events).unwrap();
-        let ended = |event: &&Event| !matches!(event.kind, EventKind::Token);
-        let n_ended = events[..n].iter().filter(ended).count();
-        n_finished += n_ended;
-        waiting -= n_ended;
+        if round % 11 == 0 {
+            edge.cancel(live[round % live.len()].0).unwrap();
+        }
+        let n = engine.step(&mut events[..1 + round % 16]).unwrap();
+        for event in events[..n].iter().filter(|event| event.kind != EventKind::Token) {
+            let request = live.iter().position(|&(handle, _)| handle == event.request).unwrap();
+            live[request].1 -= 1;
+            if live[request].1 == 0 {
+                live.swap_remove(request);
+            }
+            n_finished += u32::from(event.kind != EventKind::Finished(Finish::Cancelled));
+            n_cancelled += u32::from(event.kind == EventKind::Finished(Finish::Cancelled));
+        }
+        if round % 500 == 0 {
+            engine.flush_cache();
+            let settings = NameSpaceSettings { max_idle_slots: 100, ..Default::default() };
+            engine.set_name_space(round as u64, settings).unwrap();
+            assert!(edge.stats().used_slots <= 256);
+        }
     }
     assert_eq!(ALLOCATIONS.load(Relaxed), before, "step allocated");
-    assert!(n_finished > 200, "only {n_finished} requests finished");
+    assert!(n_finished > 200 && n_cancelled > 100, "{n_finished} ended, {n_cancelled} cancelled");
+}
+
+fn options(n_threads: u32) -> Options {
+    Options {
+        n_threads,
+        total_tokens: 256,
+        max_sequences: 6,
+        max_requests: 8,
+        max_batch_rows: 32,
+        ..Options::default()
+    }
 }
 
 fn check(n_threads: u32) {
     let lender = Arc::new(Lender::default());
-    let options = Options {
-        n_threads,
-        total_tokens: 256,
-        max_sequences: 4,
-        max_requests: 8,
-        max_batch_rows: 32,
-        hooks: Hooks { allocator: Some(Arc::clone(&lender) as _), ..Hooks::default() },
-        ..Options::default()
-    };
-    let plan = Engine::plan(&model(), &options).unwrap();
+    let hooks = Hooks { allocator: Some(Arc::clone(&lender) as _), ..Hooks::default() };
+    let options = Options { hooks, ..options(n_threads) };
+    let model = &model("models/llama");
+    let plan = Engine::plan(model, &options).unwrap();
     let before = LIVE_BYTES.load(Relaxed);
-    let mut engine = Engine::create(&model(), &options).unwrap();
+    let mut engine = Engine::create(model, &options).unwrap();
     let heap_bytes = LIVE_BYTES.load(Relaxed) - before;
     assert_eq!(engine.memory(), &plan);
     assert_eq!(
@@ -156,4 +185,9 @@ fn check(n_threads: u32) {
 fn nothing_is_allocated_after_create_and_the_plan_is_what_is_used() {
     check(1);
     check(2);
+    // With a tokenizer, whose bytes are an estimate: events have text, and requests have stops.
+    let mut engine = Engine::create(&model("chat"), &options(1)).unwrap();
+    let before = LIVE_BYTES.load(Relaxed);
+    step_rounds(&mut engine);
+    assert_eq!(LIVE_BYTES.load(Relaxed), before);
 }

@@ -94,8 +94,8 @@ impl Wanted {
     }
 
     /// Submits it; `adjust` may set what is not kept here.
-    pub fn submit_as<'a>(
-        &'a self,
+    pub fn submit_as(
+        &self,
         port: &Port,
         user: u64,
         adjust: impl FnOnce(RequestInput<'_>) -> RequestInput<'_>,
