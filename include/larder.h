@@ -435,13 +435,13 @@ typedef struct larder_request_options {
     struct larder_text prompt_text;
     /** 0: as many as fit. */
     uint32_t max_new_tokens;
-    /** A hint for admission; 0: from history. */
+    /** A hint for admission: how long an answer is likely to become; 0: from past answers. */
     uint32_t expected_new_tokens;
-    /** 0: 1. They share the prompt's slots. */
+    /** 0: 1. They share the prompt's slots; those that do not fit beside each other follow one another. */
     uint32_t n_answers;
-    /** Only 0 in this version. */
+    /** Higher ones go first and are paused last. Inside one it is first come, first served. */
     int32_t priority;
-    /** Prefixes are shared inside one only; in this version, none are. */
+    /** Prefixes are shared inside one only: give each adapter, tenant, … its own. */
     uint64_t name_space;
     /** Comes back in each event. */
     uint64_t user;
@@ -489,15 +489,15 @@ typedef struct larder_event {
     /** LARDER_FINISH_ */
     uint32_t finish;
     /**
-     * Why a request failed: OUT_OF_SLOTS or LIMIT_REACHED (the host's own sequences hold what it needs), BAD_MODEL
-     * (no finite logits, or every token banned), DEVICE (the forward pass failed).
+     * Why a request failed: OUT_OF_SLOTS or LIMIT_REACHED (the host's own sequences or pinned namespaces hold what it
+     * needs), BAD_MODEL (no finite logits, or every token banned), DEVICE (the forward pass failed).
      */
     larder_status status;
     /** Whole UTF-8 characters; may be empty while one is incomplete or a stop is pending. */
     const char *text;
     size_t text_length;
     uint32_t n_prompt_tokens;
-    /** Of n_prompt_tokens, those that a cache had. */
+    /** Of n_prompt_tokens, those that this answer did not compute: the prefix cache had them. */
     uint32_t n_cached_tokens;
     /** [n_top_logprobs], most likely first. */
     const struct larder_token_logprob *top_logprobs;
@@ -757,7 +757,8 @@ larder_status larder_request_submit(struct larder_engine *engine,
                                     larder_request *request);
 
 /**
- * Ends a request: its answers finish with LARDER_FINISH_CANCELLED in the next step. In any state, any number of
+ * Ends a request: its answers finish with LARDER_FINISH_CANCELLED in the step that runs, or else the next one, and
+ * draw no further token. A step whose requests are all cancelled stops within a layer. In any state, any number of
  * times: one that has ended already stays as it is, until its place is another request's.
  *
  * engine: not NULL. Errors: INVALID_ARGUMENT, STALE_HANDLE, ENGINE_FAILED.

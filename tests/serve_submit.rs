@@ -5,7 +5,7 @@ mod serve_common;
 use larder::backend::ops::Sampling;
 use larder::error::Error;
 use larder::ids::{RequestHandle, TokenId};
-use larder::serve::{MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, Prompt, RequestInput};
+use larder::serve::{Limits, MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, Prompt, RequestInput};
 use serve_common::*;
 
 /// The refusal of a request that would be fine but for what `change` does.
@@ -120,20 +120,28 @@ fn biases_are_checked() {
 fn what_could_never_fit_is_refused_with_both_numbers() {
     let message = invalid(|input| input.n_answers = 5);
     assert_eq!(message, "n_answers is 5, but max_sequences is 4");
-    // 2 + 4 * 32 = 130 slots of 128; without a number each answer gets what fits.
-    let message = invalid(|input| (input.n_answers, input.max_new_tokens) = (4, 32));
-    assert!(message.contains("needs 130 token slots, but total_tokens is 128"), "{message}");
+    let long = prompt(65, 1);
+    let host = Host::new(LIMITS, None, endless);
+    let message = host.submit(&request(&long, 1, 1)).unwrap_err().to_string();
+    assert_eq!(message, "the prompt has 65 tokens, but max_sequence_tokens is 64");
+    let host = Host::new(Limits { total_tokens: 63, ..LIMITS }, None, endless);
+    let message = host.submit(&request(&long[1..], 1, 1)).unwrap_err().to_string();
+    assert_eq!(message, "the prompt has 64 tokens, but total_tokens is 63");
+}
+
+#[test]
+fn answers_that_do_not_fit_beside_each_other_follow_one_another() {
+    // 4 of 64 tokens in 128 slots.
     let mut host = Host::new(LIMITS, None, endless);
     let prompt = ids(&[1, 2, 3]);
     host.submit(&RequestInput { n_answers: 4, ..request(&prompt, 0, 1) }).unwrap();
     let told = host.run(4, 8);
-    (0..4).for_each(|number| assert_eq!(answer(&told, 1, number).0.len(), 31));
+    (0..4).for_each(|number| assert_eq!(answer(&told, 1, number).0.len(), 62));
 }
 
 #[test]
 fn what_is_not_supported_is_said() {
     assert!(matches!(refusal(|input| input.constraint_kind = 1), Error::Unsupported(_)));
-    assert!(matches!(refusal(|input| input.priority = -1), Error::Unsupported(_)));
     assert!(matches!(refusal(|input| input.stops = &["x"]), Error::Unsupported(_)));
     let text = Prompt::Text { text: "x", parse_special: false };
     assert!(matches!(refusal(|input| input.prompt = text), Error::Unsupported(_)));

@@ -123,7 +123,7 @@ impl<B: Backend> Core<B> {
             )));
         }
         let view = self.host_batch.view(batch, &self.kv);
-        let x = self.compute.trunk(&view, &self.host_batch.wanted)?;
+        let x = self.compute.trunk(&view, &self.host_batch.wanted, || false)?;
         let logits = self.compute.logits(&x, &self.host_batch.logits)?;
         Ok((logits, x))
     }
@@ -194,10 +194,9 @@ impl<B: Backend> Core<B> {
 
     /// See [`Engine::step`](super::Engine::step).
     pub(super) fn step(&mut self, events: &mut [Event]) -> Result<usize> {
-        self.scheduler.schedule(&mut self.kv, &mut self.step_batch)?;
-        let result = match self.step_batch.n_rows() {
-            0 => Ok(()),
-            _ => self.compute_step(),
+        let result = match self.scheduler.schedule(&mut self.kv, &mut self.step_batch) {
+            Ok(()) if self.step_batch.n_rows() > 0 => self.compute_step(),
+            scheduled => scheduled,
         };
         if result.is_err() {
             self.scheduler.fail_all(&mut self.kv)?;
@@ -216,8 +215,13 @@ impl<B: Backend> Core<B> {
     /// of all rows × vocabulary exists.
     fn compute_step(&mut self) -> Result<()> {
         let Core { compute, scheduler, kv, step_batch, .. } = self;
-        let x = compute.trunk(&step_batch.view(kv), &step_batch.logits_rows)?;
+        let view = step_batch.view(kv);
+        let x = compute.trunk(&view, &step_batch.logits_rows, || !scheduler.is_wanted());
         scheduler.end_forward();
+        let x = match x {
+            Err(Error::Cancelled(_)) => return scheduler.abandon(kv),
+            x => x?,
+        };
         let n_rows = scheduler.n_sample_rows();
         let before = compute.area.mark();
         for first in (0..n_rows).step_by(compute.logits_tile) {
@@ -226,7 +230,7 @@ impl<B: Backend> Core<B> {
             let results = compute.sample(scheduler, &x, range.clone())?;
             scheduler.accept(kv, range.clone(), &results[..range.len()])?;
         }
-        Ok(())
+        scheduler.settle(kv)
     }
 }
 
@@ -239,7 +243,8 @@ impl<B: Backend> Compute<B> {
             self.backend.begin_capture(n_rows)?;
             let Compute { backend, decoder, area, .. } = self;
             let shape = ShapeOnly::new(n_rows, 1);
-            let mut x = decoder.trunk(backend, area, &shape.view(), self.mlp_tile_rows)?;
+            let view = shape.view();
+            let mut x = decoder.trunk(backend, area, &view, self.mlp_tile_rows, || false)?;
             self.backend.final_norm(&mut self.area, &self.decoder.final_norm, &rows, &mut x)?;
             self.backend.end_capture()?;
         }
@@ -247,11 +252,17 @@ impl<B: Backend> Compute<B> {
     }
 
     /// All layers and the final norm of `wanted` rows, which are then the first of the region.
-    fn trunk(&mut self, batch: &BatchView<'_>, wanted: &[u32]) -> Result<Region> {
+    /// `Cancelled` when it should stop.
+    fn trunk(
+        &mut self,
+        batch: &BatchView<'_>,
+        wanted: &[u32],
+        should_stop: impl Fn() -> bool,
+    ) -> Result<Region> {
         let Compute { backend, decoder, area, .. } = self;
         area.begin();
         backend.begin(batch, wanted)?;
-        let mut x = decoder.trunk(backend, area, batch, self.mlp_tile_rows)?;
+        let mut x = decoder.trunk(backend, area, batch, self.mlp_tile_rows, should_stop)?;
         backend.final_norm(area, &decoder.final_norm, wanted, &mut x)?;
         Ok(x)
     }

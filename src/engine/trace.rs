@@ -64,7 +64,8 @@ pub(super) fn trace<B: Backend>(
     let shape = ShapeOnly::new(numbers.max_batch_rows, numbers.max_batch_rows);
     let (batch, rows) = (shape.view(), &shape.rows);
     let mut area = Area::tracing(backend.alignment());
-    let mut x = decoder.trunk(backend, &mut area, &batch, choice.mlp_tile_rows as usize)?;
+    let tile_rows = choice.mlp_tile_rows as usize;
+    let mut x = decoder.trunk(backend, &mut area, &batch, tile_rows, || false)?;
     area.phase("head");
     backend.final_norm(&mut area, &decoder.final_norm, rows, &mut x)?;
     let vocab_size = decoder.head.weight.n_out;

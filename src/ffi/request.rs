@@ -80,13 +80,13 @@ pub struct larder_request_options {
     pub prompt_text: larder_text,
     /// 0: as many as fit.
     pub max_new_tokens: u32,
-    /// A hint for admission; 0: from history.
+    /// A hint for admission: how long an answer is likely to become; 0: from past answers.
     pub expected_new_tokens: u32,
-    /// 0: 1. They share the prompt's slots.
+    /// 0: 1. They share the prompt's slots; those that do not fit beside each other follow one another.
     pub n_answers: u32,
-    /// Only 0 in this version.
+    /// Higher ones go first and are paused last. Inside one it is first come, first served.
     pub priority: i32,
-    /// Prefixes are shared inside one only; in this version, none are.
+    /// Prefixes are shared inside one only: give each adapter, tenant, … its own.
     pub name_space: u64,
     /// Comes back in each event.
     pub user: u64,
@@ -160,7 +160,8 @@ pub unsafe extern "C" fn larder_request_submit(
     }
 }
 
-/// Ends a request: its answers finish with LARDER_FINISH_CANCELLED in the next step. In any state, any number of
+/// Ends a request: its answers finish with LARDER_FINISH_CANCELLED in the step that runs, or else the next one, and
+/// draw no further token. A step whose requests are all cancelled stops within a layer. In any state, any number of
 /// times: one that has ended already stays as it is, until its place is another request's.
 ///
 /// engine: not NULL. Errors: INVALID_ARGUMENT, STALE_HANDLE, ENGINE_FAILED.
@@ -229,7 +230,9 @@ unsafe fn input_from<'a>(
     Ok(RequestInput {
         prompt,
         max_new_tokens: options.max_new_tokens,
+        expected_new_tokens: options.expected_new_tokens,
         n_answers: options.n_answers,
+        name_space: options.name_space,
         user: options.user,
         priority: options.priority,
         constraint_kind: options.constraint_kind,

@@ -59,14 +59,14 @@ pub struct larder_event {
     pub logprob: f32,
     /// LARDER_FINISH_
     pub finish: u32,
-    /// Why a request failed: OUT_OF_SLOTS or LIMIT_REACHED (the host's own sequences hold what it needs), BAD_MODEL
-    /// (no finite logits, or every token banned), DEVICE (the forward pass failed).
+    /// Why a request failed: OUT_OF_SLOTS or LIMIT_REACHED (the host's own sequences or pinned namespaces hold what it
+    /// needs), BAD_MODEL (no finite logits, or every token banned), DEVICE (the forward pass failed).
     pub status: larder_status,
     /// Whole UTF-8 characters; may be empty while one is incomplete or a stop is pending.
     pub text: *const c_char,
     pub text_length: usize,
     pub n_prompt_tokens: u32,
-    /// Of n_prompt_tokens, those that a cache had.
+    /// Of n_prompt_tokens, those that this answer did not compute: the prefix cache had them.
     pub n_cached_tokens: u32,
     /// `[n_top_logprobs]`, most likely first.
     pub top_logprobs: *const larder_token_logprob,

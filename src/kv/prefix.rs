@@ -54,6 +54,43 @@ impl KvRepo {
         Ok((self.sequences.open(Sequence { last_segment, n_tokens })?, n_tokens))
     }
 
+    /// Extends a sequence, all of whose tokens are published, by as many of the `tokens` behind them as are cached, and
+    /// returns its length. One that has tokens of its own stays as it is.
+    ///
+    /// # Errors
+    /// `StaleHandle`.
+    pub fn extend_cached(
+        &mut self,
+        sequence: SequenceHandle,
+        name_space: u64,
+        tokens: impl Iterator<Item = TokenId>,
+    ) -> Result<u32> {
+        let Sequence { last_segment: last, n_tokens } = self.sequences.get(sequence)?;
+        let tree = &self.segments.tree;
+        let Some(space) = tree.spaces.find(name_space) else { return Ok(n_tokens) };
+        if n_tokens > 0 && (!tree.holds(last) || tree.space_of(last) != space) {
+            return Ok(n_tokens);
+        }
+        let before = Prefix { last, n_tokens, n_idle: 0 };
+        let tokens = tokens.take((self.max_sequence_tokens - n_tokens) as usize);
+        let found = self.segments.find_behind(before, space, tokens);
+        if found.n_tokens > n_tokens {
+            let last_segment = self.segments.share(found.last, found.n_tokens);
+            self.segments.let_go(last, &mut self.runs, Evict::First);
+            let n_tokens = found.n_tokens;
+            *self.sequences.get_mut(sequence)? = Sequence { last_segment, n_tokens };
+        }
+        Ok(found.n_tokens)
+    }
+
+    /// Slots at a sequence's end that nobody else reads.
+    ///
+    /// # Errors
+    /// `StaleHandle`.
+    pub fn private_slots(&self, sequence: SequenceHandle) -> Result<u32> {
+        Ok(self.segments.n_private(self.sequences.get(sequence)?.last_segment))
+    }
+
     /// As [`append`](Self::append), and notes the tokens, one for each slot, so that the sequence can be cached.
     ///
     /// # Errors

@@ -22,9 +22,21 @@ pub(super) struct Prefix {
 impl Segments {
     /// Looks for the longest prefix of `tokens`.
     pub(super) fn find(&self, space: u64, tokens: impl Iterator<Item = TokenId>) -> Prefix {
+        let none = Prefix { last: NO_SEGMENT, n_tokens: 0, n_idle: 0 };
+        match self.tree.spaces.find(space) {
+            Some(space) => self.find_behind(none, space, tokens),
+            None => none,
+        }
+    }
+
+    /// Looks how far `tokens` go on behind a prefix that ends where its last node does.
+    pub(super) fn find_behind(
+        &self,
+        mut prefix: Prefix,
+        space: u32,
+        tokens: impl Iterator<Item = TokenId>,
+    ) -> Prefix {
         let mut tokens = tokens.peekable();
-        let mut prefix = Prefix { last: NO_SEGMENT, n_tokens: 0, n_idle: 0 };
-        let Some(space) = self.tree.spaces.find(space) else { return prefix };
         while let Some(&token) = tokens.peek() {
             let child = self.tree.child(&self.pool, prefix.last, space, token);
             let Some(child) = child else { break };

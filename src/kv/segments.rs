@@ -133,6 +133,16 @@ impl Segments {
         }
     }
 
+    /// Slots at the end of a chain that one reader reads.
+    pub(super) fn n_private(&self, last: u32) -> u32 {
+        let (mut index, mut n) = (last, 0);
+        while index != NO_SEGMENT && self.n_readers[index as usize] == 1 {
+            n += self.pool[index as usize].len;
+            index = self.pool[index as usize].parent;
+        }
+        n
+    }
+
     /// Joins `last`, which is read, with the segments before it as far as only the chain refers to them and the
     /// slots adjoin: what splits for forks that are gone left behind.
     pub(super) fn join(&mut self, last: u32) {

@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::backend::ops::{
     AttendOp, BatchView, Embedding, HeadOp, MlpOp, Norm, ProjectOp, QkvOp, Rope,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Layer;
 
 /// Distinct position encodings that one model may have: global and local.
@@ -39,21 +39,27 @@ const F32: usize = size_of::<f32>();
 
 impl Decoder {
     /// All layers over `batch`: the residual `x [rows, hidden]`, before the final norm. The caller gives it back.
+    /// `should_stop` is asked before each layer.
     ///
     /// # Errors
-    /// What the backend reports. The regions are then lost until [`Area::begin`].
+    /// What the backend reports; `Cancelled` when it should stop: not all K and V are there then. The regions are then
+    /// lost until [`Area::begin`].
     pub fn trunk<B: Backend>(
         &self,
         backend: &mut B,
         area: &mut Area,
         batch: &BatchView<'_>,
         mlp_tile_rows: usize,
+        should_stop: impl Fn() -> bool,
     ) -> Result<Region> {
         area.phase("embed");
         let mut x = area.take("x", batch.n_rows * self.hidden_size as usize * F32);
         backend.embed(area, &self.embedding, batch, &mut x)?; // [rows, hidden]
         let tables = self.rope_tables(backend, area, batch)?;
         for (index, layer) in self.layers.iter().enumerate() {
+            if should_stop() {
+                return Err(Error::Cancelled("nobody waits for this pass any more".into()));
+            }
             let table = tables.get(layer.rope).and_then(Option::as_ref);
             area.phase("attention");
             layer.attention(backend, area, Layer(index as u32), batch, table, &mut x)?;

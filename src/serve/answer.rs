@@ -10,17 +10,26 @@ use crate::text::{StopMatcher, StopState, Utf8Stream};
 
 const STOP_BYTES: usize = MAX_STOPS * MAX_STOP_BYTES;
 
-/// One answer of a request, in a reserved place.
+/// One answer of a request, in a reserved place: the unit of scheduling.
 #[derive(Debug)]
 pub(super) struct Answer {
     /// Number of the request's place.
     pub(super) request: usize,
-    /// `0 .. n_answers`; number 0 computes the prompt for all.
+    /// `0 .. n_answers`
     pub(super) number: u32,
-    /// `None` while number 0 computes the prompt.
+    /// `None` while it is paused, and when it has ended.
     pub(super) sequence: Option<SequenceHandle>,
-    /// Tokens of prompt and output that were appended to the sequence.
+    /// Tokens of prompt and output that the sequence has, those of the pass that runs included.
     pub(super) n_fed: usize,
+    /// The most that it ever had.
+    n_reached: usize,
+    /// Prompt tokens that it did not compute.
+    pub(super) n_cached: u32,
+    pub(super) n_pauses: u32,
+    /// Its turn when it last got rows; the scheduler counts them.
+    pub(super) last_turn: u64,
+    /// Which share of the answers with its number of tokens it is taken to outlast.
+    pub(super) rank: f32,
     pub(super) output: Vec<TokenId>,
     /// The request's, with this answer's seed.
     pub(super) sampling: Sampling,
@@ -34,6 +43,11 @@ impl Answer {
             number: 0,
             sequence: None,
             n_fed: 0,
+            n_reached: 0,
+            n_cached: 0,
+            n_pauses: 0,
+            last_turn: 0,
+            rank: 0.0,
             output: reserved(limits.sequence_tokens() as usize)?,
             sampling: Sampling::default(),
             text: AnswerText::new(),
@@ -54,12 +68,28 @@ impl Answer {
         self.request = request.index();
         self.number = number;
         self.sequence = None;
-        self.n_fed = 0;
+        (self.n_fed, self.n_reached, self.n_cached, self.n_pauses) = (0, 0, 0, 0);
+        self.rank = request.rank(number);
         self.output.clear();
         let seed = request.sampling.seed.wrapping_add(u64::from(number));
         self.sampling = Sampling { seed, ..request.sampling };
         self.text.utf8.reset();
         self.text.stops.set(request.stops.iter())
+    }
+
+    /// Notes that its sequence has `n` tokens which it did not compute, and returns how many of the prompt's are new.
+    pub(super) fn find(&mut self, n: usize, request: &Request) -> u32 {
+        let n_new = n.min(request.prompt.len()).saturating_sub(self.n_reached) as u32;
+        self.n_fed = n;
+        self.n_reached = self.n_reached.max(n);
+        self.n_cached += n_new;
+        n_new
+    }
+
+    /// Notes that the next `n` tokens are being computed.
+    pub(super) fn feed(&mut self, n: usize) {
+        self.n_fed += n;
+        self.n_reached = self.n_reached.max(self.n_fed);
     }
 
     /// Tokens that are known but not in the sequence yet.
@@ -78,13 +108,6 @@ impl Answer {
             None => request.prompt[position],
             Some(behind) => self.output[behind],
         })
-    }
-
-    /// Slots that it may still need, those of a shared prompt without its last token taken as there.
-    pub(super) fn max_slots_to_come(&self, request: &Request) -> u64 {
-        let shared = request.prompt.len() - 1;
-        let n_held = if self.sequence.is_some() { self.n_fed } else { shared };
-        (shared + request.max_new_tokens as usize).saturating_sub(n_held) as u64
     }
 
     pub(super) fn push_text(&mut self, bytes: &[u8], scratch: &mut Scratch) -> StopState {

@@ -88,7 +88,7 @@ impl StepBatch {
     /// Appends `tokens` to a sequence that has `n_before`, and their rows to the batch.
     ///
     /// # Errors
-    /// Those of [`KvRepo::append`]; the batch is unchanged then.
+    /// Those of [`KvRepo::append_tokens`]; the batch is unchanged then.
     pub(super) fn append(
         &mut self,
         kv: &mut KvRepo,
@@ -99,11 +99,13 @@ impl StepBatch {
         let first = self.n_rows();
         let n = tokens.len();
         self.slots.resize(first + n, Slot::default());
-        if let Err(error) = kv.append(sequence, &mut self.slots[first..]) {
+        self.tokens.extend(tokens);
+        let (tokens, slots) = (&self.tokens[first..], &mut self.slots[first..]);
+        if let Err(error) = kv.append_tokens(sequence, tokens, slots) {
+            self.tokens.truncate(first);
             self.slots.truncate(first);
             return Err(error);
         }
-        self.tokens.extend(tokens);
         self.positions.extend(n_before..n_before + n as u32);
         self.rows.extend(first as u32..(first + n) as u32);
         self.sequences.push(BatchSequence {

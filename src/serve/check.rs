@@ -3,7 +3,7 @@
 //! What can never work is `InvalidArgument`; only the lack of a free place is `LimitReached`, which passes.
 #![forbid(unsafe_code)]
 
-use super::request::{RequestInput, max_slots};
+use super::request::RequestInput;
 use super::{Limits, MAX_BIASES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS};
 use crate::backend::ops::Sampling;
 use crate::error::{Error, Result};
@@ -18,10 +18,6 @@ pub(super) fn options(limits: &Limits, input: &RequestInput<'_>, has_text: bool)
         let kind = input.constraint_kind;
         return Err(Error::Unsupported(format!("constraint_kind is {kind}, only 0 is supported")));
     }
-    if input.priority != 0 {
-        let priority = input.priority;
-        return Err(Error::Unsupported(format!("priority is {priority}, only 0 is supported")));
-    }
     if input.n_answers > limits.max_sequences {
         return invalid(format!(
             "n_answers is {}, but max_sequences is {}",
@@ -34,7 +30,7 @@ pub(super) fn options(limits: &Limits, input: &RequestInput<'_>, has_text: bool)
 }
 
 /// Checks the prompt's tokens and returns how many new tokens an answer may have: what was asked for, as far as a
-/// sequence can hold them beside the prompt.
+/// sequence has room for them behind the prompt. Answers that do not fit beside each other run one after the other.
 ///
 /// # Errors
 /// `InvalidArgument`: an empty prompt, an unknown token, or a request that could never fit.
@@ -44,13 +40,10 @@ pub(super) fn prompt(limits: &Limits, input: &RequestInput<'_>, tokens: &[TokenI
     }
     let n_prompt = tokens.len();
     let limit = limits.sequence_tokens();
-    if n_prompt >= limit as usize {
+    if n_prompt > limit as usize {
         let name =
             if limit < limits.max_sequence_tokens { "total_tokens" } else { "max_sequence_tokens" };
-        return invalid(format!(
-            "the prompt has {n_prompt} tokens and at least one is to follow: {} in all, but {name} is {limit}",
-            n_prompt + 1
-        ));
+        return invalid(format!("the prompt has {n_prompt} tokens, but {name} is {limit}"));
     }
     if let Some(position) = tokens.iter().position(|token| token.0 >= limits.vocab_size) {
         return invalid(format!(
@@ -58,33 +51,9 @@ pub(super) fn prompt(limits: &Limits, input: &RequestInput<'_>, tokens: &[TokenI
             tokens[position].0, limits.vocab_size
         ));
     }
-    new_tokens(limits, input, n_prompt, limit - n_prompt as u32)
-}
-
-/// New tokens of an answer when a sequence has `room` for them.
-fn new_tokens(
-    limits: &Limits,
-    input: &RequestInput<'_>,
-    n_prompt: usize,
-    room: u32,
-) -> Result<u32> {
-    let n_answers = input.n_answers.max(1);
-    let total = u64::from(limits.total_tokens);
-    let wanted = if input.max_new_tokens != 0 {
-        input.max_new_tokens.min(room)
-    } else {
-        // As many as all answers can have beside each other, and at least one.
-        let each = (total - (n_prompt as u64 - 1)) / u64::from(n_answers);
-        room.min(u32::try_from(each).unwrap_or(u32::MAX)).max(1)
-    };
-    let needed = max_slots(n_prompt, n_answers, wanted);
-    if needed > total {
-        return invalid(format!(
-            "a prompt of {n_prompt} tokens with n_answers {n_answers} of {wanted} new tokens needs {needed} token \
-             slots, but total_tokens is {total}"
-        ));
-    }
-    Ok(wanted)
+    // Nobody attends to the last token, so it needs no slot.
+    let room = limit - n_prompt as u32 + 1;
+    Ok(if input.max_new_tokens == 0 { room } else { input.max_new_tokens.min(room) })
 }
 
 fn stops(stops: &[&str], has_text: bool) -> Result<()> {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::request::{Prompt, Request, RequestInput};
@@ -28,6 +28,7 @@ pub struct Edge {
     pub(super) signal: OnceLock<File>,
     /// Events wait to be drained.
     pub(super) has_events: AtomicBool,
+    n_cancels: AtomicU64,
     board: Board,
 }
 
@@ -74,6 +75,7 @@ impl Edge {
             work: Condvar::new(),
             signal: OnceLock::new(),
             has_events: AtomicBool::new(false),
+            n_cancels: AtomicU64::new(0),
             board: Board::new(),
         }))
     }
@@ -133,6 +135,7 @@ impl Edge {
         if ticket.is_live && !ticket.is_cancelled {
             ticket.is_cancelled = true;
             inbox.n_cancelled += 1;
+            self.n_cancels.fetch_add(1, Ordering::Release);
             drop(inbox);
             self.tell();
         }
@@ -181,6 +184,22 @@ impl Edge {
             take(request);
         }
         inbox.list_cancelled(cancelled);
+    }
+
+    /// Cancels so far. When the number is another than before, [`cancelled`](Self::cancelled) may be, too.
+    pub(super) fn n_cancels(&self) -> u64 {
+        self.n_cancels.load(Ordering::Acquire)
+    }
+
+    /// Fills in the numbers of the live requests that are cancelled, in ascending order.
+    pub(super) fn cancelled(&self, cancelled: &mut Vec<u32>) {
+        self.lock().list_cancelled(cancelled);
+    }
+
+    /// Whether one of these live requests is not cancelled.
+    pub(super) fn is_one_wanted(&self, mut requests: impl Iterator<Item = usize>) -> bool {
+        let inbox = self.lock();
+        requests.any(|index| !inbox.tickets[index].is_cancelled)
     }
 
     /// Takes a place back whose request has ended.

@@ -28,7 +28,7 @@ pub struct Event {
     /// The most probable tokens of the draw, in descending order, as many as were asked for.
     pub top: ArrayVec<TokenLogprob, MAX_LOGPROBS>,
     pub n_prompt_tokens: u32,
-    /// Prompt tokens that were not computed because their K and V were there already.
+    /// Prompt tokens that this answer did not compute because their K and V were there already.
     pub n_cached_tokens: u32,
     /// Where its text lies; see `Scheduler::event_text`.
     text: Span,
@@ -37,9 +37,9 @@ pub struct Event {
 impl Event {
     /// An event of answer number `answer`, without token and text.
     pub(super) fn of(request: &Request, answer: u32, kind: EventKind) -> Event {
-        let (handle, n_prompt_tokens) = (request.handle, request.prompt.len() as u32);
-        let user = request.user;
-        Event { request: handle, user, kind, answer, n_prompt_tokens, ..Event::default() }
+        let n_prompt_tokens = request.prompt.len() as u32;
+        let (request, user) = (request.handle, request.user);
+        Event { request, user, kind, answer, n_prompt_tokens, ..Event::default() }
     }
 }
 
@@ -77,9 +77,9 @@ pub enum Finish {
 pub enum Failure {
     /// A NaN or +inf among the logits, or every token banned.
     NonFiniteLogits,
-    /// The host's own sequences hold the token slots that it needs.
+    /// The host's own sequences or pinned namespaces hold the token slots that it needs.
     OutOfSlots,
-    /// The host's own sequences leave too few of max_sequences.
+    /// The host's own sequences leave none of max_sequences.
     SequenceLimit,
     /// The forward pass failed.
     Forward,

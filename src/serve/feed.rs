@@ -1,115 +1,168 @@
 //! What a step computes: tokens that are known but have no K and V yet.
 //!
-//! Several answers share one prompt without its last token: every answer computes that one itself, in a row of its
-//! own, so each has logits to draw its first token from.
+//! Answers that lack one token come first, in turns when they are too many. What is left of the batch goes to prompts
+//! (and to what paused answers lost) in the order of the line. Of several with the same beginning one computes it, and
+//! the others wait until they find it in the tree.
 #![forbid(unsafe_code)]
 
-use super::answer::Answer;
 use super::batch::StepBatch;
 use super::events::{EventKind, Failure};
+use super::pass::Fed;
 use super::schedule::Scheduler;
 use crate::error::{Error, Result};
 use crate::kv::KvRepo;
 
+/// Common tokens for which it pays to wait a step; a begin-of-text token in common should not hold up anyone.
+const MIN_COMMON: usize = 16;
+
 impl Scheduler {
-    /// Gives the further answers of a request their sequences, once the shared part of the prompt is computed.
-    pub(super) fn fork_answers(&mut self, kv: &mut KvRepo) -> Result<()> {
-        let (mut at, mut first) = (0, 0);
-        while let Some(&place) = self.running.get(at) {
-            at += 1;
-            if self.answers[place].number == 0 {
-                first = place;
-            }
-            let Answer { sequence, request, .. } = self.answers[place];
-            let Some(request) = &mut self.requests[request] else { continue };
-            let n_shared = request.prompt.len() - 1;
-            // Answer 0 stands before the others, at least until they have their sequences.
-            let Answer { sequence: Some(parent), n_fed, .. } = self.answers[first] else {
-                continue;
-            };
-            if sequence.is_some() || n_fed < n_shared {
-                continue;
-            }
-            request.is_forked = true;
-            match kv.fork(parent, n_shared as u32) {
-                Ok(sequence) => {
-                    self.answers[place].sequence = Some(sequence);
-                    self.answers[place].n_fed = n_shared;
-                }
-                Err(Error::LimitReached(_)) => {
-                    self.end_answer(kv, place, EventKind::Failed(Failure::SequenceLimit))?;
-                    at -= 1;
-                }
-                Err(error) => return Err(error),
-            }
+    /// The rows of answers that lack one token only.
+    pub(super) fn feed_decode(&mut self, kv: &mut KvRepo, batch: &mut StepBatch) -> Result<()> {
+        self.choose_decode();
+        while (kv.free_slots() as usize) < self.order.len() {
+            let Some(place) = self.victim(kv, None)? else { break };
+            self.pause(kv, place)?;
+            self.choose_decode();
+        }
+        for at in 0..self.order.len() {
+            let place = self.order[at];
+            self.feed(kv, batch, place, 1, false)?;
         }
         Ok(())
     }
 
-    /// The rows of answers that lack one token only.
-    pub(super) fn feed_decode(&mut self, kv: &mut KvRepo, batch: &mut StepBatch) -> Result<()> {
-        self.feed_each(kv, batch, |n_to_feed| n_to_feed == 1)
+    /// Lists who decodes in this step: those whose turn is longest ago.
+    fn choose_decode(&mut self) {
+        let Scheduler { order, running, answers, requests, .. } = &mut *self;
+        order.clear();
+        order.extend(running.iter().copied().filter(|&place| {
+            let answer = &answers[place];
+            requests[answer.request].as_ref().is_some_and(|request| answer.n_to_feed(request) == 1)
+        }));
+        let n_most = (self.limits.max_batch_rows as usize).min(self.n_free_events());
+        if self.order.len() > n_most {
+            let answers = &self.answers;
+            self.order.sort_unstable_by_key(|&place| (answers[place].last_turn, place));
+            self.order.truncate(n_most);
+        }
     }
 
     /// Rows of prompts, as many as the batch still holds.
     pub(super) fn feed_prompts(&mut self, kv: &mut KvRepo, batch: &mut StepBatch) -> Result<()> {
-        self.feed_each(kv, batch, |n_to_feed| n_to_feed > 1)
+        self.order.clear();
+        self.order.extend_from_slice(&self.running);
+        let mut without_slots = None;
+        for at in 0..self.order.len() {
+            let n_rows_left = self.limits.max_batch_rows as usize - batch.n_rows();
+            let place = self.order[at];
+            if n_rows_left == 0 {
+                break;
+            }
+            if self.n_to_feed(place) <= 1 {
+                continue;
+            }
+            self.extend(kv, place)?;
+            if self.waits_for_another(kv, batch, place)? {
+                continue;
+            }
+            match self.n_feedable(place).min(n_rows_left) {
+                0 => {}
+                n => match n.min(kv.free_slots() as usize) {
+                    0 => without_slots = without_slots.or(Some(place)),
+                    n => self.feed(kv, batch, place, n, true)?,
+                },
+            }
+        }
+        match without_slots {
+            Some(place) if batch.n_rows() == 0 => self.feed_blocked(kv, batch, place),
+            _ => Ok(()),
+        }
     }
 
-    fn feed_each(
-        &mut self,
-        kv: &mut KvRepo,
-        batch: &mut StepBatch,
-        is_meant: impl Fn(usize) -> bool,
-    ) -> Result<()> {
-        let mut at = 0;
-        while let Some(&place) = self.running.get(at) {
-            let n_running = self.running.len();
-            let has_sequence = self.answers[place].sequence.is_some();
-            if has_sequence && is_meant(self.n_to_feed(place)) {
-                self.feed(kv, batch, place)?;
-            }
-            // Whoever found no slot has gone, perhaps with its companions, and the next one is here.
-            at += usize::from(self.running.len() == n_running);
+    /// Nobody could compute anything: others give way to the first who lacks slots. If that does not help, the host
+    /// holds them, and it ends.
+    fn feed_blocked(&mut self, kv: &mut KvRepo, batch: &mut StepBatch, place: usize) -> Result<()> {
+        self.make_room(kv, 1, Some(place))?;
+        let n_most = self.n_feedable(place).min(self.limits.max_batch_rows as usize);
+        let n = n_most.min(kv.free_slots() as usize).max(1);
+        self.feed(kv, batch, place, n, true)
+    }
+
+    /// Takes over what others have computed meanwhile of an answer's next tokens.
+    fn extend(&mut self, kv: &mut KvRepo, place: usize) -> Result<()> {
+        let answer = &self.answers[place];
+        let (Some(request), Some(sequence)) = (&self.requests[answer.request], answer.sequence)
+        else {
+            return Ok(());
+        };
+        let tokens = answer.next_tokens(request, answer.n_to_feed(request) - 1);
+        let n = kv.extend_cached(sequence, request.name_space, tokens)? as usize;
+        if n > answer.n_fed {
+            self.note_cached(place, n);
         }
         Ok(())
     }
 
-    /// Appends the next tokens of an answer as far as batch and events have room.
-    fn feed(&mut self, kv: &mut KvRepo, batch: &mut StepBatch, place: usize) -> Result<()> {
-        let Some(request) = &self.requests[self.answers[place].request] else { return Ok(()) };
-        let Some(sequence) = self.answers[place].sequence else { return Ok(()) };
-        let n_missing = self.answers[place].n_to_feed(request);
-        let may_sample = self.n_free_events() > self.sampler.answers.len();
-        let is_forked = request.is_forked;
-        // The last token's row gives logits, and a token must be drawn from them at once.
-        let n_wanted = n_missing - usize::from(!is_forked || !may_sample);
-        let n = n_wanted.min(self.limits.max_batch_rows as usize - batch.n_rows());
-        if n == 0 {
-            return Ok(());
-        }
+    /// Whether an answer fed before in this step is computing what this one needs next.
+    fn waits_for_another(&self, kv: &KvRepo, batch: &StepBatch, place: usize) -> Result<bool> {
         let answer = &self.answers[place];
-        let n_before = answer.n_fed as u32;
+        let (Some(request), Some(sequence)) = (&self.requests[answer.request], answer.sequence)
+        else {
+            return Ok(false);
+        };
+        let n_most = answer.n_to_feed(request) - 1;
+        let n_least = n_most.min(MIN_COMMON);
+        let (behind, name_space) = (kv.last_segment(sequence)?, request.name_space);
+        let is_same =
+            |fed: &&Fed| fed.is_chunk && (fed.behind, fed.name_space) == (behind, name_space);
+        Ok(n_least > 0
+            && self.fed.iter().filter(is_same).any(|fed| {
+                let theirs = &batch.tokens[fed.first_row..][..fed.n_rows];
+                let ours = answer.next_tokens(request, n_most);
+                ours.zip(theirs).take_while(|(our, their)| our == *their).count() >= n_least
+            }))
+    }
+
+    /// The next tokens of an answer that may be computed as far as events have room.
+    fn n_feedable(&self, place: usize) -> usize {
+        // The last token's row gives logits, and a token must be drawn from them at once.
+        let may_sample = self.n_free_events() > self.sampler.answers.len();
+        self.n_to_feed(place) - usize::from(!may_sample)
+    }
+
+    /// Appends the next `n` tokens of an answer to the batch.
+    fn feed(
+        &mut self,
+        kv: &mut KvRepo,
+        batch: &mut StepBatch,
+        place: usize,
+        n: usize,
+        is_chunk: bool,
+    ) -> Result<()> {
+        let answer = &mut self.answers[place];
+        let (Some(request), Some(sequence)) = (&self.requests[answer.request], answer.sequence)
+        else {
+            return Ok(());
+        };
+        let n_missing = answer.n_to_feed(request);
+        let (behind, name_space) = (kv.last_segment(sequence)?, request.name_space);
+        let (first_row, n_before) = (batch.n_rows(), answer.n_fed as u32);
         match batch.append(kv, sequence, n_before, answer.next_tokens(request, n)) {
             Ok(()) => {}
-            Err(Error::OutOfSlots { .. }) => return self.end_unfed(kv, place, is_forked),
+            Err(Error::OutOfSlots { .. }) => {
+                return self.end_answer(kv, place, EventKind::Failed(Failure::OutOfSlots));
+            }
             Err(error) => return Err(error),
         }
-        self.answers[place].n_fed += n;
+        answer.feed(n);
+        self.turn += 1;
+        answer.last_turn = self.turn;
+        self.fed.push(Fed { place, n_before, behind, name_space, first_row, n_rows: n, is_chunk });
         if n == n_missing {
             batch.logits_rows.push(batch.n_rows() as u32 - 1);
             self.sampler.answers.push(place);
         }
         Ok(())
-    }
-
-    /// Ends an answer that found no slot, and those that wait for it to compute their prompt.
-    fn end_unfed(&mut self, kv: &mut KvRepo, place: usize, is_forked: bool) -> Result<()> {
-        let kind = EventKind::Failed(Failure::OutOfSlots);
-        match is_forked {
-            true => self.end_answer(kv, place, kind),
-            false => self.end_request(kv, self.answers[place].request, kind),
-        }
     }
 
     fn n_to_feed(&self, place: usize) -> usize {

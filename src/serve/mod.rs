@@ -2,12 +2,12 @@
 //!
 //! A request lives in one of `max_requests` reserved places. [`Edge`] is the side that any thread may use: it
 //! checks and copies a request into a free place and keeps handles honest. [`Scheduler`] is the side of the thread
-//! that steps: it takes requests in first come, first served, says what the next forward pass computes
-//! ([`StepBatch`]), says from which logits a token is drawn, and turns drawn tokens into events. Knows no tensors.
+//! that steps: it says what the next forward pass computes ([`StepBatch`]), says from which logits a token is drawn,
+//! and turns drawn tokens into events. Knows no tensors.
 //!
-//! A request is admitted when the token slots that it may need at most are free beside what the admitted ones may
-//! still need, so none runs out of slots on the way, unless the host's own sequences take them. A request that is
-//! alone is admitted in any case: waiting would not help it.
+//! The unit of scheduling is the answer. Higher priorities go first; inside one, who was paused before who is new,
+//! then by arrival. An answer is admitted when what it and those who run are expected to hold at most is there; when
+//! the guess was wrong, one is paused and goes on later. Prompts are shared through the KV repo's prefix cache.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -18,6 +18,11 @@ mod check;
 mod edge;
 mod events;
 mod feed;
+mod forecast;
+mod lengths;
+mod line;
+mod pass;
+mod pause;
 mod request;
 mod sampler;
 mod schedule;

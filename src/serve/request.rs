@@ -12,12 +12,17 @@ pub struct RequestInput<'a> {
     pub prompt: Prompt<'a>,
     /// 0: as many as the sequence limit allows.
     pub max_new_tokens: u32,
-    /// Answers that share the prompt's slots; 0 is 1. Answer i draws with seed `sampling.seed + i`.
+    /// A hint for admission; 0: from the lengths of past answers.
+    pub expected_new_tokens: u32,
+    /// Answers that share the prompt's slots, each scheduled by itself; 0 is 1. Answer i draws with seed
+    /// `sampling.seed + i`.
     pub n_answers: u32,
     /// Comes back in every event.
     pub user: u64,
-    /// Only 0 for now.
+    /// Higher ones go first, and are paused last.
     pub priority: i32,
+    /// Prefixes are shared inside one only.
+    pub name_space: u64,
     /// Only 0 (none) for now.
     pub constraint_kind: u32,
     /// Texts that end an answer; neither they nor what follows is delivered.
@@ -51,15 +56,22 @@ impl Default for Prompt<'_> {
 pub(super) struct Request {
     pub(super) handle: RequestHandle,
     pub(super) user: u64,
+    pub(super) priority: i32,
+    pub(super) name_space: u64,
+    /// Number of the arrival, in order.
+    pub(super) arrival: u64,
     pub(super) prompt: Vec<TokenId>,
     /// Tokens to draw for an answer, at most: already within all limits.
     pub(super) max_new_tokens: u32,
+    /// The host's hint; 0: none.
+    pub(super) expected_new_tokens: u32,
     pub(super) n_answers: u32,
     /// Answers that have not ended.
     pub(super) n_unfinished: u32,
-    pub(super) is_admitted: bool,
-    /// Every answer has its own sequence (or has ended).
-    pub(super) is_forked: bool,
+    /// Answers that were given a place, or ended without one.
+    pub(super) n_begun: u32,
+    pub(super) has_failed: bool,
+    pub(super) is_cancelled: bool,
     pub(super) sampling: Sampling,
     pub(super) biases: Vec<(TokenId, f32)>,
     pub(super) stops: Stops,
@@ -71,12 +83,17 @@ impl Request {
         Ok(Request {
             handle: RequestHandle::default(),
             user: 0,
+            priority: 0,
+            name_space: 0,
+            arrival: 0,
             prompt: reserved(limits.sequence_tokens() as usize)?,
             max_new_tokens: 0,
+            expected_new_tokens: 0,
             n_answers: 0,
             n_unfinished: 0,
-            is_admitted: false,
-            is_forked: false,
+            n_begun: 0,
+            has_failed: false,
+            is_cancelled: false,
             sampling: Sampling::default(),
             biases: reserved(MAX_BIASES)?,
             stops: Stops::new()?,
@@ -100,13 +117,15 @@ impl Request {
     ) {
         self.handle = RequestHandle(u64::from(generation) << 32 | self.index() as u64);
         self.user = input.user;
+        self.priority = input.priority;
+        self.name_space = input.name_space;
         self.prompt.clear();
         self.prompt.extend_from_slice(prompt);
         self.max_new_tokens = max_new_tokens;
+        self.expected_new_tokens = input.expected_new_tokens.min(max_new_tokens);
         self.n_answers = input.n_answers.max(1);
         self.n_unfinished = self.n_answers;
-        self.is_admitted = false;
-        self.is_forked = self.n_answers == 1;
+        (self.n_begun, self.has_failed, self.is_cancelled) = (0, false, false);
         self.sampling = input.sampling;
         self.biases.clear();
         let tokens = input.bias_tokens.iter().copied();
@@ -114,21 +133,18 @@ impl Request {
         self.stops.set(input.stops);
     }
 
+    /// The rank of answer `number` among answers by length. Ranks of arrivals in a row are spread evenly, so the
+    /// lengths expected of many add up to what many need.
+    pub(super) fn rank(&self, number: u32) -> f32 {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let spread = (self.arrival + u64::from(number)).wrapping_mul(GOLDEN);
+        (spread >> 40) as f32 / (1 << 24) as f32
+    }
+
     /// The place's number.
     pub(super) fn index(&self) -> usize {
         self.handle.0 as u32 as usize
     }
-
-    /// Slots that it needs at most: the answers share the prompt but for its last token, and nobody needs the K and
-    /// V of an answer's last token.
-    pub(super) fn max_slots(&self) -> u64 {
-        max_slots(self.prompt.len(), self.n_answers, self.max_new_tokens)
-    }
-}
-
-/// Slots for a prompt and `n_answers` answers of `n_new` tokens each; see [`Request::max_slots`].
-pub(super) fn max_slots(n_prompt: usize, n_answers: u32, n_new: u32) -> u64 {
-    (n_prompt as u64).saturating_sub(1) + u64::from(n_answers) * u64::from(n_new)
 }
 
 /// Stop strings, one behind the other.

@@ -1,7 +1,8 @@
-//! The scheduler: first come, first served.
+//! The scheduler: who has slots and rows in the next step.
 //!
 //! A step is `schedule`, the forward pass, then `sample_rows` and `accept` for one tile of logits after the other,
-//! then `drain`. Here is the frame; `admit` decides who runs, `feed` what is computed, `accept` what comes of it.
+//! then `drain`. Here is the frame; `line` says in which order, `admit` who runs, `pause` who stops when slots run out,
+//! `feed` what is computed, `pass` what a pass leaves behind, `accept` what comes of its tokens.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -14,6 +15,9 @@ use super::answer::{Answer, Scratch};
 use super::batch::StepBatch;
 use super::edge::Edge;
 use super::events::{Event, Events};
+use super::forecast::Forecast;
+use super::lengths::Lengths;
+use super::pass::Fed;
 use super::request::Request;
 use super::sampler::{SAMPLE_TILE, Sampler};
 use super::tally::Tally;
@@ -32,16 +36,29 @@ pub struct Scheduler {
     pub(super) stop_tokens: Vec<TokenId>,
     /// `[max_requests]`: the live ones, by place.
     pub(super) requests: Vec<Option<Request>>,
-    /// Requests that are not admitted yet, in order of arrival.
+    /// Requests so far.
+    pub(super) n_arrived: u64,
+    /// Requests with answers that have no place yet, in the order of `line`.
     pub(super) waiting: VecDeque<usize>,
-    /// Scratch for `collect`.
+    /// The live requests that are cancelled, ascending, as of `n_cancels_seen` cancels.
     pub(super) cancelled: Vec<u32>,
+    pub(super) n_cancels_seen: u64,
     /// `[max_sequences]` places of answers.
     pub(super) answers: Vec<Answer>,
     /// Places that are free.
     pub(super) free_answers: Vec<usize>,
-    /// Places of the admitted answers, in order of admission; those of one request beside each other.
+    /// Places of the answers that have a sequence, in the order of `line`.
     pub(super) running: Vec<usize>,
+    /// Places of those that were paused, in the order of `line`.
+    pub(super) paused: Vec<usize>,
+    /// Places in the order in which they are fed; scratch of `feed`.
+    pub(super) order: Vec<usize>,
+    /// What the pass computes that is scheduled or runs.
+    pub(super) fed: Vec<Fed>,
+    /// How often an answer got rows.
+    pub(super) turn: u64,
+    pub(super) forecast: Forecast,
+    pub(super) lengths: Lengths,
     pub(super) sampler: Sampler,
     pub(super) events: Events,
     pub(super) scratch: Scratch,
@@ -85,11 +102,19 @@ impl Scheduler {
             text,
             stop_tokens: stops,
             requests,
+            n_arrived: 0,
             waiting: reserved_queue(n_requests)?,
             cancelled: reserved(n_requests)?,
+            n_cancels_seen: 0,
             answers,
             free_answers,
             running: reserved(n_answers)?,
+            paused: reserved(n_answers)?,
+            order: reserved(n_answers)?,
+            fed: reserved(limits.max_sample_rows())?,
+            turn: 0,
+            forecast: Forecast::new(n_answers)?,
+            lengths: Lengths::new(),
             sampler: Sampler::new(limits)?,
             events: Events::new(limits)?,
             scratch: Scratch::new(limits)?,
@@ -106,7 +131,9 @@ impl Scheduler {
             + bytes_of::<u32>(n_requests)
             + bytes_of::<Answer>(n_answers)
             + n_answers as u64 * Answer::bytes(limits)
-            + 2 * bytes_of::<usize>(n_answers)
+            + 4 * bytes_of::<usize>(n_answers)
+            + bytes_of::<Fed>(limits.max_sample_rows())
+            + Forecast::bytes(n_answers)
             + Sampler::bytes(limits)
             + Events::bytes(limits)
             + Scratch::bytes(limits)
@@ -116,7 +143,9 @@ impl Scheduler {
     /// and fills `batch` with the rows to compute: those of running answers first, then prompts in chunks. No rows:
     /// nothing to compute. Texts of the events drained so far are gone.
     ///
-    /// `kv` must not change until the forward pass has run.
+    /// `kv` must not change until the forward pass has run. One that fails is told by
+    /// [`fail_all`](Self::fail_all), one that was stopped by [`abandon`](Self::abandon); else what it computed is
+    /// taken as there.
     ///
     /// # Errors
     /// `Internal`. What befalls a single request becomes its event instead.
@@ -125,15 +154,15 @@ impl Scheduler {
         self.edge.forget_signal();
         self.events.begin_step();
         batch.clear();
-        self.sampler.answers.clear();
         self.collect();
-        self.end_cancelled(kv)?;
+        self.settle(kv)?;
         self.admit(kv)?;
-        self.fork_answers(kv)?;
         self.feed_decode(kv, batch)?;
+        let n_decode_rows = batch.n_rows();
         self.feed_prompts(kv, batch)?;
         batch.close(kv)?;
-        self.tally.end_schedule(batch.n_rows());
+        debug_assert!(self.is_consistent(kv));
+        self.tally.end_schedule(n_decode_rows, batch.n_rows());
         Ok(())
     }
 
@@ -145,8 +174,8 @@ impl Scheduler {
     /// Ends a step, also one that failed: shows what has been done to those who ask for statistics or wait for work.
     pub fn end_step(&mut self, kv: &KvRepo) {
         self.edge.set_has_events(self.events.n_waiting() > 0);
-        let n_running = self.requests.iter().flatten().filter(|r| r.is_admitted).count();
-        let stats = self.tally.end_step(kv, n_running as u64, self.waiting.len() as u64);
+        let answers = (self.running.len() as u64, self.paused.len() as u64);
+        let stats = self.tally.end_step(kv, answers);
         self.edge.show(&stats);
     }
 
@@ -179,5 +208,18 @@ impl Scheduler {
     /// The text of an event that was drained since the last `schedule`: whole UTF-8 characters, perhaps none.
     pub fn event_text(&self, event: &Event) -> &[u8] {
         self.events.text(event)
+    }
+
+    /// Whether each running answer's sequence is as long as it should be, and nobody else has one.
+    fn is_consistent(&self, kv: &KvRepo) -> bool {
+        let is_right = |&place: &usize| {
+            let answer = &self.answers[place];
+            answer.sequence.is_some_and(|sequence| kv.length(sequence) == Ok(answer.n_fed as u32))
+        };
+        self.running.iter().all(is_right)
+            && self.paused.iter().all(|&place| self.answers[place].sequence.is_none())
+            && self.running.len() <= kv.n_sequences() as usize
+            && self.running.len() + self.paused.len() + self.free_answers.len()
+                == self.answers.len()
     }
 }

@@ -126,7 +126,7 @@ impl Runner {
         let Runner { model, backend, area, .. } = self;
         let decoder = &model.decoder;
         let rows: Vec<u32> = (0..batch.n_rows as u32).collect();
-        let mut x = decoder.trunk(backend, area, batch, 3)?;
+        let mut x = decoder.trunk(backend, area, batch, 3, || false)?;
         backend.final_norm(area, &decoder.final_norm, &rows, &mut x)?;
         let bytes = batch.n_rows * model.spec.vocab_size as usize * 4;
         let mut logits = area.take("logits", bytes);

@@ -45,6 +45,8 @@ pub struct Host {
     pub stored: Vec<TokenId>,
     pub n_steps: usize,
     pub n_events: usize,
+    /// Rows computed so far.
+    pub n_rows: usize,
 }
 
 impl Host {
@@ -62,6 +64,7 @@ impl Host {
             stored: vec![TokenId(u32::MAX); limits.total_tokens as usize],
             n_steps: 0,
             n_events: 0,
+            n_rows: 0,
         }
     }
 
@@ -71,9 +74,30 @@ impl Host {
 
     /// One step with room for `capacity` events.
     pub fn step(&mut self, capacity: usize) -> Vec<Told> {
+        self.step_with(capacity, |_| ())
+    }
+
+    /// One step; `during` is what other threads do while its pass runs.
+    pub fn step_with(&mut self, capacity: usize, during: impl FnOnce(&Edge)) -> Vec<Told> {
+        self.schedule();
+        during(&self.edge);
+        match self.scheduler.is_wanted() {
+            true => self.finish_pass(),
+            false => self.scheduler.abandon(&mut self.kv).unwrap(),
+        }
+        self.drain(capacity)
+    }
+
+    /// The first half of a step.
+    pub fn schedule(&mut self) {
         self.n_steps += 1;
         self.scheduler.schedule(&mut self.kv, &mut self.batch).unwrap();
         self.check_batch();
+    }
+
+    /// The pass and what comes of it.
+    pub fn finish_pass(&mut self) {
+        self.n_rows += self.batch.n_rows();
         self.write_slots();
         let n = self.scheduler.n_sample_rows();
         let tile = SAMPLE_TILE.min(self.limits.max_logits_rows as usize);
@@ -82,9 +106,19 @@ impl Host {
             let results = self.draw(range.clone());
             self.scheduler.accept(&mut self.kv, range, &results).unwrap();
         }
+        // Both are allowed: to settle at once, and in the next `schedule`.
+        if self.n_steps.is_multiple_of(2) {
+            self.scheduler.settle(&mut self.kv).unwrap();
+        }
+    }
+
+    /// The last part of a step.
+    pub fn drain(&mut self, capacity: usize) -> Vec<Told> {
         let mut events = vec![Event::default(); capacity];
         let n = self.scheduler.drain(&mut events);
         self.n_events += n;
+        self.scheduler.end_step(&self.kv);
+        self.check_slots();
         events[..n].iter().map(|event| Told::new(event, self.scheduler.event_text(event))).collect()
     }
 
@@ -98,6 +132,18 @@ impl Host {
             told.extend(self.step(capacity));
         }
         panic!("no end after 10,000 steps: {told:?}");
+    }
+
+    /// Every slot is free or used, and none is used when nobody is there.
+    pub fn check_slots(&self) {
+        let stats = self.edge.stats();
+        assert_eq!(stats.used_slots + stats.free_slots, stats.total_slots);
+        assert_eq!(stats.free_slots as u32, self.kv.free_slots());
+        assert!(stats.answers_running <= u64::from(self.kv.n_sequences()));
+        if self.kv.n_sequences() == 0 {
+            assert_eq!(stats.used_slots, 0);
+            assert_eq!(self.kv.empty_slots() + self.kv.tree_slots(), self.limits.total_tokens);
+        }
     }
 
     /// Rows within the limits, in order, each sequence once.
@@ -175,6 +221,7 @@ pub struct Told {
     pub logprob: f32,
     pub top: Vec<TokenLogprob>,
     pub n_prompt_tokens: u32,
+    pub n_cached_tokens: u32,
     pub text: String,
 }
 
@@ -189,6 +236,7 @@ impl Told {
             logprob: event.logprob,
             top: event.top.to_vec(),
             n_prompt_tokens: event.n_prompt_tokens,
+            n_cached_tokens: event.n_cached_tokens,
             text: String::from_utf8(text.to_vec()).expect("whole characters"),
         }
     }
@@ -265,6 +313,16 @@ pub fn prompt(n: usize, seed: u64) -> Vec<TokenId> {
 
 pub fn request(prompt: &[TokenId], max_new_tokens: u32, user: u64) -> RequestInput<'_> {
     RequestInput { prompt: Prompt::Tokens(prompt), max_new_tokens, user, ..Default::default() }
+}
+
+/// What the requests come to when each is alone in a repo with room for all.
+pub fn alone(limits: Limits, model: Model, input: &RequestInput<'_>) -> Vec<Told> {
+    let max_sequence_tokens = limits.max_sequence_tokens.min(limits.total_tokens);
+    let total_tokens = limits.max_sequences * max_sequence_tokens;
+    let limits = Limits { max_sequence_tokens, total_tokens, ..limits };
+    let mut host = Host::new(limits, None, model);
+    host.submit(input).unwrap();
+    host.run(input.n_answers.max(1) as usize, 8)
 }
 
 pub fn seeded(seed: u64) -> Sampling {
