@@ -188,16 +188,8 @@ fn k14_nothing_is_unsupported_only_when_the_context_is_full() {
         assert_eq!(server.answer(1, 0).end, FULL, "{kind:?}");
         server.assert_idle();
     }
-    let folder = tempfile::tempdir().unwrap();
-    for file in ["model.safetensors", "tokenizer.json"] {
-        std::fs::copy(chat_model().join(file), folder.path().join(file)).unwrap();
-    }
-    let text = std::fs::read_to_string(chat_model().join("config.json")).unwrap();
-    let text = text.replace(
-        r#""rope_type": "default""#,
-        r#""rope_type": "mrope", "mrope_section": [2, 3, 3]"#,
-    );
-    std::fs::write(folder.path().join("config.json"), text).unwrap();
+    let mrope = r#""rope_type": "mrope", "mrope_section": [2, 3, 3]"#;
+    let folder = chat_model_with(r#""rope_type": "default""#, mrope);
     let error = Engine::create(folder.path(), &small(64)).err().unwrap();
     assert!(error.to_string().contains("mrope"), "{error}");
 }

@@ -3,6 +3,8 @@
 
 mod serve_engine_common;
 
+use std::time::Duration;
+
 use larder::backend::ops::Sampling;
 use larder::error::Error;
 use larder::options::Options;
@@ -46,15 +48,20 @@ fn largest(all: &[Wanted]) -> u64 {
     all.iter().map(Wanted::max_slots).max().unwrap()
 }
 
-/// 8 threads submit, this one steps.
-fn serve_from_8_threads(server: &mut Server, wanted: &[Wanted], capacity: usize) {
+/// 8 threads submit, and cancel every `cancels`-th request some time later; this one steps.
+fn serve_from_8_threads(server: &mut Server, wanted: &[Wanted], capacity: usize, cancels: u64) {
     let n_answers: u32 = wanted.iter().map(|wanted| wanted.n_answers).sum();
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let port = server.port.clone();
             scope.spawn(move || {
                 for (user, wanted) in (0..).zip(wanted).skip(thread).step_by(8) {
-                    port.submit_when_possible(wanted, user);
+                    let handle = port.submit_when_possible(wanted, user);
+                    if user % cancels == cancels - 1 {
+                        std::thread::sleep(Duration::from_micros(user * 977 % 3000));
+                        // Its place may be another's by now.
+                        let _ = port.edge.cancel(handle);
+                    }
                 }
             });
         }
@@ -77,7 +84,7 @@ fn requests_of_8_threads_get_the_answers_that_they_get_alone() {
         ..Options::default()
     };
     let mut server = Server::new(&chat_model(), &options);
-    serve_from_8_threads(&mut server, &wanted, 7);
+    serve_from_8_threads(&mut server, &wanted, 7, u64::MAX);
     for (user, wanted) in (0..).zip(&wanted) {
         for (number, alone) in (0..).zip(wanted.alone(&chat_model())) {
             let what = format!("request {user}, answer {number}");
@@ -87,7 +94,33 @@ fn requests_of_8_threads_get_the_answers_that_they_get_alone() {
     server.assert_idle();
 }
 
-/// The same with a model of 135 million weights.
+/// Cancels meet waiting requests, prompts in the middle of a pass, and answers; nobody else notices.
+#[test]
+fn cancels_of_8_threads_leave_all_others_as_they_are() {
+    let wanted = mixed(48, 200, 64, 2);
+    let alone: Vec<_> = wanted.iter().map(|wanted| wanted.alone(&chat_model())).collect();
+    for round in 0..8 {
+        let options = Options {
+            n_threads: 2,
+            total_tokens: largest(&wanted) + 100 * round,
+            max_sequences: 3 + 2 * round as u32,
+            max_requests: 32,
+            max_batch_rows: 16 << (round % 3),
+            ..Options::default()
+        };
+        let mut server = Server::new(&chat_model(), &options);
+        serve_from_8_threads(&mut server, &wanted, 5, 2 + round % 2);
+        for (user, alone) in (0..).zip(&alone) {
+            for (number, alone) in (0..).zip(alone) {
+                let what = format!("request {user}, answer {number}, round {round}");
+                server.answer(user, number).assert_begins(alone, &what);
+            }
+        }
+        server.assert_idle();
+    }
+}
+
+/// As above without cancels, with a model of 135 million weights.
 #[test]
 fn requests_to_smollm2_get_the_answers_that_they_get_alone() {
     let Some(model) = smollm2() else { return };
@@ -101,7 +134,7 @@ fn requests_to_smollm2_get_the_answers_that_they_get_alone() {
         ..Options::default()
     };
     let mut server = Server::new(&model, &options);
-    serve_from_8_threads(&mut server, &wanted, 7);
+    serve_from_8_threads(&mut server, &wanted, 7, u64::MAX);
     let mut ample = Server::new(&model, &Options { n_threads: 2, ..ample() });
     for (user, wanted) in (0..).zip(&wanted) {
         for (number, alone) in (0..).zip(wanted.alone_on(&mut ample)) {

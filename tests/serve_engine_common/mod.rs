@@ -306,3 +306,15 @@ pub fn append(
     })?;
     Ok(output.logits.iter().map(|logit| logit.to_bits()).collect())
 }
+
+/// A copy of the tiny model whose config.json has `to` for `from`.
+pub fn chat_model_with(from: &str, to: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["model.safetensors", "tokenizer.json"] {
+        std::fs::copy(chat_model().join(file), folder.path().join(file)).unwrap();
+    }
+    let config = std::fs::read_to_string(chat_model().join("config.json")).unwrap();
+    assert!(config.contains(from), "{from}");
+    std::fs::write(folder.path().join("config.json"), config.replace(from, to)).unwrap();
+    folder
+}
