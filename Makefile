@@ -6,6 +6,8 @@
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
 # make bench-cuda   each kernel's share of the bandwidth, on a real GPU
 # make cuda-mutants   faults planted in the kernels, and which tests notice
+# make gotest    the Go module's tests, with the shared and the static library
+# make servertest   the example server, with OpenAI's Python client
 # make install   library, headers, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
 # make header    include/larder.h from src/ffi
@@ -29,7 +31,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench-cuda test-avx512 library library-test-panic ctest asan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench-cuda test-avx512 library library-test-panic ctest gotest servertest stage asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -45,6 +47,8 @@ test:
 	$(CARGO) test
 	$(MAKE) --no-print-directory cuda-test
 	$(MAKE) --no-print-directory ctest
+	$(MAKE) --no-print-directory gotest
+	$(MAKE) --no-print-directory servertest
 
 cuda-toolchain:
 	@scripts/setup.sh
@@ -88,6 +92,19 @@ ctest: library library-test-panic
 	@cmake --build build/ctest --parallel 2 > build/ctest.log || { cat build/ctest.log; exit 1; }
 	ctest --test-dir build/ctest --output-on-failure
 
+# An installed larder inside the tree.
+STAGE := $(abspath build/stage)
+stage: library
+	@$(MAKE) --no-print-directory -s install DESTDIR= PREFIX=$(STAGE)
+
+gotest: stage
+	@scripts/go_toolchain.sh
+	scripts/gotest.sh $(STAGE)
+
+servertest: stage
+	@scripts/go_toolchain.sh
+	scripts/servertest.sh $(STAGE)
+
 # Valgrind sees no AVX-512; this does. The instrumentation is unstable, hence RUSTC_BOOTSTRAP.
 ASAN := target/asan/x86_64-unknown-linux-gnu/debug
 asan: library
@@ -107,8 +124,10 @@ install: library
 	ln -sf liblarder.so.$(VERSION) $(lib)/liblarder.so.0
 	ln -sf liblarder.so.0 $(lib)/liblarder.so
 	install -m 644 $(RELEASE)/liblarder.a $(lib)/liblarder.a
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' packaging/larder.pc.in \
-	    > $(lib)/pkgconfig/larder.pc
+	for name in larder larder-static; do \
+	    sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' packaging/$$name.pc.in \
+	        > $(lib)/pkgconfig/$$name.pc; \
+	done
 	for name in larder-config larder-config-version; do \
 	    sed 's|@VERSION@|$(VERSION)|' packaging/$$name.cmake.in > $(lib)/cmake/larder/$$name.cmake; \
 	done
