@@ -38,7 +38,7 @@
  * Threads     Each function says which calls may run at once. const engine: does not change it. A call that must
  *             wait for another returns LARDER_BUSY in place of waiting. larder's own threads start at create, as
  *             many as options.n_threads says (1: none), sleep between calls, and end at release. They need no
- *             stack of the host's; a calling thread should have 256 KiB.
+ *             stack of the host's; a calling thread needs 64 KiB.
  * Errors      Every function that can fail returns larder_status; 0 is success, each failure a negative code.
  *             larder_last_error() has the reason in words, per thread. Outputs are written on success only, unless
  *             said otherwise. Nothing aborts, exits, prints, raises, or touches signals. A defect of larder becomes

@@ -45,6 +45,16 @@ pub(super) unsafe fn engine_call(
     status
 }
 
+/// What parsers need at most that recurse as deep as a model's file or the host's text says (each has a limit of its
+/// own; regular expressions need most).
+const DEEP_BYTES: usize = 4 << 20;
+
+/// Runs a call that parses what is not trusted. Where the caller's stack may be too small for its depth, it gets another
+/// one for its time.
+pub(super) fn deep<T>(call: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(DEEP_BYTES, 2 * DEEP_BYTES, call)
+}
+
 /// This thread's last failure in words; empty when there was none. Never NULL, NUL-terminated UTF-8 of at most 511
 /// bytes; valid until this thread ends, its text until this thread's next failing call. Any thread.
 #[unsafe(no_mangle)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use super::boundary::{engine_call, guard};
+use super::boundary::{deep, engine_call, guard};
 use super::memory::larder_memory;
 use super::options::{larder_options, options_from};
 use super::pointers::{check, copy_out, output, path as path_in, struct_size, write_versioned};
@@ -76,6 +76,13 @@ fn plan(path: &Path, options: &mut Options) -> Result<Memory> {
         memory = Engine::plan(path, options)?;
     }
     Ok(with_handle(memory))
+}
+
+fn create(path: &Path, options: &mut Options) -> Result<larder_engine> {
+    if options.memory_limit_bytes != 0 {
+        plan(path, options)?;
+    }
+    Ok(larder_engine::new(Engine::create(path, options)?))
 }
 
 fn with_handle(mut memory: Memory) -> Memory {
@@ -166,7 +173,8 @@ pub unsafe extern "C" fn larder_engine_plan(
         unsafe {
             let path = path_in(model_path, "model_path")?;
             struct_size(memory, "memory")?;
-            let planned = plan(path, &mut options_from(options)?)?;
+            let mut options = options_from(options)?;
+            let planned = deep(|| plan(path, &mut options))?;
             write_versioned(memory, &larder_memory::from(&planned), "memory")
         }
     })
@@ -191,11 +199,8 @@ pub unsafe extern "C" fn larder_engine_create(
             let path = path_in(model_path, "model_path")?;
             let engine = output(engine, "engine")?;
             let mut options = options_from(options)?;
-            if options.memory_limit_bytes != 0 {
-                plan(path, &mut options)?;
-            }
-            let created = Engine::create(path, &options)?;
-            engine.write(Box::into_raw(Box::new(larder_engine::new(created))));
+            let created = deep(|| create(path, &mut options))?;
+            engine.write(Box::into_raw(Box::new(created)));
         }
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary::engine_call;
+use super::boundary::{deep, engine_call};
 use super::engine::larder_engine;
 use super::forward::token_ids;
 use super::pointers::{copy_out, input_slice, invalid, output, text as text_in};
@@ -107,7 +107,8 @@ pub unsafe extern "C" fn larder_text_render_chat(
         engine_call(engine, |engine| {
             output(needed, "needed")?;
             let messages = text_in(messages_json, length, "messages_json")?;
-            let rendered = engine.text()?.render_chat(messages)?;
+            let source = engine.text()?;
+            let rendered = deep(|| source.render_chat(messages))?;
             copy_out(rendered.as_bytes(), text.cast(), capacity, needed, "text")
         })
     }

@@ -1,12 +1,12 @@
 /* Threads submit, cancel, tokenize and meddle while one steps: every answer is what it is alone, and a call that
- * would have to wait says BUSY. All on stacks of 256 KiB. */
+ * would have to wait says BUSY. All on stacks of 64 KiB. */
 #include "check.h"
 
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { N_THREADS = 4, N_EACH = 12, N_REQUESTS = N_THREADS * N_EACH, MAX_TOKENS = 6, STACK_BYTES = 256 << 10 };
+enum { N_THREADS = 4, N_EACH = 12, N_REQUESTS = N_THREADS * N_EACH, MAX_TOKENS = 6, STACK_BYTES = 64 << 10 };
 
 static const char *model;
 static pthread_attr_t attributes;
