@@ -4,6 +4,7 @@
 # make cuda-toolchain   NVIDIA's compiler from PyPI, which the CUDA backend is built with; CUDA=1 builds it in
 # make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
+# make bench      speed beside llama.cpp and OpenVINO, a table and a picture (hours; BENCH=--quick: minutes, small cases)
 # make bench-cuda   each kernel's share of the bandwidth, on a real GPU
 # make cuda-mutants   faults planted in the kernels, and which tests notice
 # make gotest    the Go module's tests, with the shared and the static library
@@ -31,7 +32,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench-cuda test-avx512 library library-test-panic ctest gotest servertest stage asan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-cuda test-avx512 library library-test-panic ctest gotest servertest stage asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -45,6 +46,7 @@ test:
 	@scripts/setup.sh
 	@scripts/fetch_model.sh || echo "Tests that need the demo model are skipped."
 	$(CARGO) test
+	python3 -m unittest discover -s bench
 	$(MAKE) --no-print-directory cuda-test
 	$(MAKE) --no-print-directory ctest
 	$(MAKE) --no-print-directory gotest
@@ -62,6 +64,13 @@ cuda-test: cuda-toolchain
 
 cuda-asan: cuda-toolchain
 	scripts/cuda_asan.sh
+
+# The whole-model grid beside other engines: bench/RESULTS.md and bench/results.svg. BENCH has the options of bench/run.py.
+BENCH ?=
+bench:
+	@scripts/bench_setup.sh
+	$(CARGO) build --release --bin larder
+	build/bench/venv/bin/python bench/run.py $(BENCH)
 
 # Each kernel's share of the device's bandwidth, on a real GPU.
 bench-cuda: cuda-toolchain

@@ -2,22 +2,45 @@
 
     python3 bench/make_shape.py 1b q4_0 build/1b-q4_0.gguf
 
-Shapes: 0.5b (as Qwen2.5-0.5B, but of the family llama), 1b (as Llama-3.2-1B) and 8b (as Llama-3.1-8B). Types: q4_0, q8_0, bf16.
+Shapes: 0.5b (as Qwen2.5-0.5B), 1b (as Llama-3.2-1B) and 8b (as Llama-3.1-8B); heads are tied to the embedding, but that of
+8b. Types: bf16, q8_0, q4_0; q4_k_m, the usual mix of K-quants, is made of the bf16 file by llama.cpp's own quantiser and
+needs llama-cpp-python. The vocabulary knows single bytes and is filled up with unused tokens.
 """
+import ctypes
 import random
 import struct
 import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
 
-# hidden, layers, heads, KV heads, head size, intermediate, vocabulary
+
+class Shape(NamedTuple):
+    family: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    context: int
+    rope_base: float
+    epsilon: float
+    is_tied: bool
+    pre_tokenizer: str
+
+
 SHAPES = {
-    "0.5b": (896, 24, 14, 2, 64, 4864, 151936),
-    "1b": (2048, 16, 32, 8, 64, 8192, 128256),
-    "8b": (4096, 32, 32, 8, 128, 14336, 128256),
+    "0.5b": Shape("qwen2", 896, 24, 14, 2, 64, 4864, 151936, 32768, 1e6, 1e-6, True, "qwen2"),
+    "1b": Shape("llama", 2048, 16, 32, 8, 64, 8192, 128256, 131072, 5e5, 1e-5, True, "llama-bpe"),
+    "8b": Shape("llama", 4096, 32, 32, 8, 128, 14336, 128256, 131072, 5e5, 1e-5, False, "llama-bpe"),
 }
-# GGUF's number, elements and bytes of a block
-TYPES = {"q4_0": (2, 32, 18), "q8_0": (8, 32, 34), "bf16": (30, 1, 2)}
+# GGUF's number, elements and bytes of a block, and the number for the whole file
+TYPES = {"q4_0": (2, 32, 18, 2), "q8_0": (8, 32, 34, 7), "bf16": (30, 1, 2, 32)}
 F32 = 0
 ALIGNMENT = 32
+NORMAL, CONTROL, UNUSED = 1, 3, 5
 
 
 def text(value):
@@ -26,30 +49,88 @@ def text(value):
 
 
 def pair(key, kind, value):
-    codes = {"u32": (4, "<I"), "f32": (6, "<f")}
+    scalars = {"u32": (4, "<I"), "i32": (5, "<i"), "f32": (6, "<f"), "bool": (7, "<?")}
     if kind == "str":
         return text(key) + struct.pack("<I", 8) + text(value)
-    code, layout = codes[kind]
+    if kind == "strings":
+        return text(key) + struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(text, value))
+    if kind == "i32s":
+        return text(key) + struct.pack("<IIQ", 9, 5, len(value)) + struct.pack(f"<{len(value)}i", *value)
+    code, layout = scalars[kind]
     return text(key) + struct.pack("<I", code) + struct.pack(layout, value)
 
 
+def byte_tokens():
+    """The 256 characters that stand for bytes in byte-level BPE."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    names = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return [names[byte] for byte in range(256)]
+
+
+def tokenizer_pairs(shape):
+    tokens = [*byte_tokens(), "th", "he", "<|end|>"]
+    types = [NORMAL] * (len(tokens) - 1) + [CONTROL]
+    end = len(tokens) - 1
+    n_unused = shape.vocab - len(tokens)
+    return [
+        pair("tokenizer.ggml.model", "str", "gpt2"),
+        pair("tokenizer.ggml.pre", "str", shape.pre_tokenizer),
+        pair("tokenizer.ggml.tokens", "strings", tokens + [f"<|unused_{i}|>" for i in range(n_unused)]),
+        pair("tokenizer.ggml.token_type", "i32s", types + [UNUSED] * n_unused),
+        pair("tokenizer.ggml.merges", "strings", ["t h", "h e"]),
+        pair("tokenizer.ggml.bos_token_id", "u32", end),
+        pair("tokenizer.ggml.eos_token_id", "u32", end),
+        pair("tokenizer.ggml.padding_token_id", "u32", end),
+        pair("tokenizer.ggml.add_bos_token", "bool", False),
+    ]
+
+
+def pairs(shape, kind):
+    family = shape.family
+    return [
+        pair("general.architecture", "str", family),
+        pair("general.name", "str", "random weights"),
+        pair("general.file_type", "u32", TYPES[kind][3]),
+        pair("general.quantization_version", "u32", 2),
+        pair(f"{family}.context_length", "u32", shape.context),
+        pair(f"{family}.embedding_length", "u32", shape.hidden),
+        pair(f"{family}.block_count", "u32", shape.layers),
+        pair(f"{family}.feed_forward_length", "u32", shape.intermediate),
+        pair(f"{family}.attention.head_count", "u32", shape.heads),
+        pair(f"{family}.attention.head_count_kv", "u32", shape.kv_heads),
+        pair(f"{family}.attention.layer_norm_rms_epsilon", "f32", shape.epsilon),
+        pair(f"{family}.rope.freq_base", "f32", shape.rope_base),
+        pair(f"{family}.rope.dimension_count", "u32", shape.head_dim),
+        pair(f"{family}.vocab_size", "u32", shape.vocab),
+        *tokenizer_pairs(shape),
+    ]
+
+
 def tensors(shape, kind):
-    hidden, layers, heads, kv_heads, head_dim, intermediate, vocab = shape
-    yield "token_embd.weight", (vocab, hidden), kind
-    for layer in range(layers):
+    """Name, size and type of each tensor."""
+    q_rows, kv_rows = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    yield "token_embd.weight", (shape.vocab, shape.hidden), kind
+    for layer in range(shape.layers):
+        block = f"blk.{layer}"
         for name, size in (
-            ("attn_q", (heads * head_dim, hidden)),
-            ("attn_k", (kv_heads * head_dim, hidden)),
-            ("attn_v", (kv_heads * head_dim, hidden)),
-            ("attn_output", (hidden, heads * head_dim)),
-            ("ffn_gate", (intermediate, hidden)),
-            ("ffn_up", (intermediate, hidden)),
-            ("ffn_down", (hidden, intermediate)),
+            ("attn_q", (q_rows, shape.hidden)),
+            ("attn_k", (kv_rows, shape.hidden)),
+            ("attn_v", (kv_rows, shape.hidden)),
+            ("attn_output", (shape.hidden, q_rows)),
+            ("ffn_gate", (shape.intermediate, shape.hidden)),
+            ("ffn_up", (shape.intermediate, shape.hidden)),
+            ("ffn_down", (shape.hidden, shape.intermediate)),
         ):
-            yield f"blk.{layer}.{name}.weight", size, kind
+            yield f"{block}.{name}.weight", size, kind
         for name in ("attn_norm", "ffn_norm"):
-            yield f"blk.{layer}.{name}.weight", (hidden,), "f32"
-    yield "output_norm.weight", (hidden,), "f32"
+            yield f"{block}.{name}.weight", (shape.hidden,), "f32"
+        if shape.family == "qwen2":
+            for name, rows in (("attn_q", q_rows), ("attn_k", kv_rows), ("attn_v", kv_rows)):
+                yield f"{block}.{name}.bias", (rows,), "f32"
+    yield "output_norm.weight", (shape.hidden,), "f32"
+    if not shape.is_tied:
+        yield "output.weight", (shape.vocab, shape.hidden), kind
 
 
 def n_bytes(size, kind):
@@ -58,20 +139,20 @@ def n_bytes(size, kind):
         count *= n
     if kind == "f32":
         return 4 * count
-    _, block, block_bytes = TYPES[kind]
+    _, block, block_bytes, _ = TYPES[kind]
     return count // block * block_bytes
 
 
 def pattern(kind):
-    """Some thousand blocks: random weights with small scales."""
+    """Some thousand blocks: random weights with small scales. Their number is odd, so rows do not repeat soon."""
     source = random.Random(7)
     if kind == "bf16":
         return b"".join(
-            struct.pack("<H", source.choice((0x3C00, 0xBC00)) + source.randrange(256)) for _ in range(1 << 16)
+            struct.pack("<H", source.choice((0x3C00, 0xBC00)) + source.randrange(256)) for _ in range((1 << 18) + 1)
         )
     block_bytes = TYPES[kind][2]
-    scale = struct.pack("<e", 0.01 if kind == "q4_0" else 0.0003)
-    return b"".join(scale + source.randbytes(block_bytes - 2) for _ in range(1 << 14))
+    scale = struct.pack("<e", 0.004 if kind == "q4_0" else 0.0003)
+    return b"".join(scale + source.randbytes(block_bytes - 2) for _ in range((1 << 16) + 1))
 
 
 def write_data(file, size, kind, blocks):
@@ -85,24 +166,9 @@ def write_data(file, size, kind, blocks):
     file.write(b"\0" * (-file.tell() % ALIGNMENT))
 
 
-def main():
-    name, kind, path = sys.argv[1:]
-    hidden, layers, heads, kv_heads, head_dim, intermediate, vocab = shape = SHAPES[name]
-    pairs = [
-        pair("general.architecture", "str", "llama"),
-        pair("llama.context_length", "u32", 131072),
-        pair("llama.embedding_length", "u32", hidden),
-        pair("llama.block_count", "u32", layers),
-        pair("llama.feed_forward_length", "u32", intermediate),
-        pair("llama.attention.head_count", "u32", heads),
-        pair("llama.attention.head_count_kv", "u32", kv_heads),
-        pair("llama.attention.key_length", "u32", head_dim),
-        pair("llama.attention.value_length", "u32", head_dim),
-        pair("llama.attention.layer_norm_rms_epsilon", "f32", 1e-5),
-        pair("llama.rope.freq_base", "f32", 500000.0),
-        pair("llama.rope.dimension_count", "u32", head_dim),
-        pair("llama.vocab_size", "u32", vocab),
-    ]
+def write(shape, kind, path):
+    """A file with all matrices of one type."""
+    keys = pairs(shape, kind)
     infos, offset = [], 0
     for tensor, size, of_kind in tensors(shape, kind):
         number = F32 if of_kind == "f32" else TYPES[of_kind][0]
@@ -112,10 +178,45 @@ def main():
         offset += -offset % ALIGNMENT
     blocks = pattern(kind)
     with open(path, "wb") as file:
-        file.write(b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(pairs)) + b"".join(pairs) + b"".join(infos))
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(keys)) + b"".join(keys) + b"".join(infos))
         file.write(b"\0" * (-file.tell() % ALIGNMENT))
         for _, size, of_kind in tensors(shape, kind):
             write_data(file, size, of_kind, blocks)
+
+
+def quantise(source, path):
+    """Q4_K_M as llama.cpp's own tool makes it."""
+    import llama_cpp as lib
+
+    @lib.llama_log_callback
+    def silent(level, text, user):
+        pass
+
+    lib.llama_log_set(silent, ctypes.c_void_p(0))
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = lib.LLAMA_FTYPE_MOSTLY_Q4_K_M
+    if lib.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(params)) != 0:
+        sys.exit(f"llama.cpp could not quantise {source}")
+
+
+def make(name, kind, path):
+    """Writes the file under another name first, so that a file that is there is whole."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        if kind == "q4_k_m":
+            source = Path(folder) / "source.gguf"
+            write(SHAPES[name], "bf16", source)
+            quantise(source, unfinished)
+        else:
+            write(SHAPES[name], kind, unfinished)
+        unfinished.rename(path)
+
+
+def main():
+    if len(sys.argv) != 4 or sys.argv[1] not in SHAPES or sys.argv[2] not in (*TYPES, "q4_k_m"):
+        sys.exit(__doc__)
+    make(*sys.argv[1:])
 
 
 if __name__ == "__main__":

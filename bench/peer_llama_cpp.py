@@ -1,77 +1,142 @@
-"""Prefill and decode speed of llama.cpp through llama-cpp-python, to stand beside `larder bench`.
+"""llama.cpp, through llama-cpp-python, beside `larder bench`.
 
-    python3 bench/peer_llama_cpp.py MODEL.gguf [-p 512] [-n 64] [-r 5] [-t 2] [--threads-batch 2]
+    echo "prefill 512" | python3 bench/peer_llama_cpp.py MODEL.gguf [--threads 2]
 
-Needs llama-cpp-python, built from its sdist so that it uses the processor's own instructions.
+Needs llama-cpp-python, built from its sdist so that it uses the processor's own instructions (scripts/bench_setup.sh). Every
+option is llama.cpp's default but for the number of threads and the rows of a step, 512.
 """
-import argparse
 import ctypes
-import statistics
 import time
 
 import llama_cpp as lib
+from peer import answer, arguments, private_stdout, token, tokens
+
+ROWS = 512
 
 
-def batch_of(tokens, first, logits_last):
-    batch = lib.llama_batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i] = token
-        batch.pos[i] = first + i
-        batch.n_seq_id[i] = 1
-        batch.seq_id[i][0] = 0
-        batch.logits[i] = logits_last and i == len(tokens) - 1
-    return batch
+@lib.llama_log_callback
+def silent(level, text, user):
+    pass
 
 
-def decode(context, tokens, first, logits_last):
-    batch = batch_of(tokens, first, logits_last)
-    begin = time.perf_counter()
-    status = lib.llama_decode(context, batch)
-    lib.llama_synchronize(context)
-    seconds = time.perf_counter() - begin
-    lib.llama_batch_free(batch)
-    assert status == 0, f"llama_decode gave {status}"
-    return seconds
+class Context:
+    """A context for a number of sequences, with their lengths."""
+
+    def __init__(self, model, n_sequences, n_tokens, n_threads):
+        params = lib.llama_context_default_params()
+        params.n_ctx = n_sequences * n_tokens
+        params.n_seq_max = n_sequences
+        params.n_batch = params.n_ubatch = ROWS
+        params.n_threads = params.n_threads_batch = n_threads
+        self.context = lib.llama_init_from_model(model, params)
+        if not self.context:
+            raise MemoryError(f"no context of {n_sequences} times {n_tokens} tokens")
+        self.memory = lib.llama_get_memory(self.context)
+        self.vocab_size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
+        self.lengths = [0] * n_sequences
+        self.batch = lib.llama_batch_init(ROWS, 0, 1)
+        self.sampler = lib.llama_sampler_init_greedy()
+
+    def free(self):
+        lib.llama_sampler_free(self.sampler)
+        lib.llama_batch_free(self.batch)
+        lib.llama_free(self.context)
+
+    def truncate(self, sequence, n_tokens):
+        lib.llama_memory_seq_rm(self.memory, sequence, n_tokens, -1)
+        self.lengths[sequence] = min(self.lengths[sequence], n_tokens)
+
+    def decode(self, rows):
+        """One pass over rows of (token, sequence, whether logits are wanted)."""
+        batch = self.batch
+        batch.n_tokens = len(rows)
+        for i, (row_token, sequence, is_wanted) in enumerate(rows):
+            batch.token[i] = row_token
+            batch.pos[i] = self.lengths[sequence]
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+            batch.logits[i] = is_wanted
+            self.lengths[sequence] += 1
+        status = lib.llama_decode(self.context, batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode gave {status}")
+        lib.llama_synchronize(self.context)
+
+    def append(self, sequence, new):
+        for first in range(0, len(new), ROWS):
+            part = new[first : first + ROWS]
+            is_last = first + ROWS >= len(new)
+            self.decode([(t, sequence, is_last and i == len(part) - 1) for i, t in enumerate(part)])
+
+    def prepare(self, depth):
+        """Sees to exactly so many tokens in every sequence."""
+        for sequence in range(len(self.lengths)):
+            self.truncate(sequence, depth)
+            self.append(sequence, tokens(range(self.lengths[sequence], depth), sequence, self.vocab_size))
+
+
+class Peer:
+    def __init__(self, args):
+        lib.llama_log_set(silent, ctypes.c_void_p(0))
+        lib.llama_backend_init()
+        self.args = args
+        self.model = lib.llama_model_load_from_file(args.model.encode(), lib.llama_model_default_params())
+        if not self.model:
+            raise SystemExit(f"llama.cpp cannot load {args.model}")
+        self.context = None
+        self.n_requests = 0
+
+    def context_of(self, n_sequences, n_tokens):
+        """The context with so many sequences; that of one serves all its cases."""
+        n_tokens = self.args.max_sequence_tokens if n_sequences == 1 else n_tokens
+        if self.context is None or len(self.context.lengths) != n_sequences:
+            if self.context is not None:
+                self.context.free()
+            self.context = Context(self.model, n_sequences, -(-n_tokens // 256) * 256, self.args.threads)
+        return self.context
+
+    def prefill(self, n_tokens):
+        context = self.context_of(1, n_tokens)
+        context.truncate(0, 0)
+        prompt = tokens(range(n_tokens), 0, context.vocab_size)
+        begin = time.perf_counter()
+        context.append(0, prompt)
+        return time.perf_counter() - begin, n_tokens
+
+    def decode(self, depth, n_steps, n_sequences):
+        context = self.context_of(n_sequences, depth + n_steps)
+        context.prepare(depth)
+        begin = time.perf_counter()
+        for position in range(depth, depth + n_steps):
+            context.decode([(token(position, s, context.vocab_size), s, True) for s in range(n_sequences)])
+        return time.perf_counter() - begin, n_steps * n_sequences
+
+    def first(self, n_tokens, n_cached):
+        """A cached prefix is a sequence that was kept."""
+        context = self.context_of(1, n_tokens)
+        self.n_requests += 1
+        context.prepare(n_cached)
+        prompt = tokens(range(n_cached, n_tokens), self.n_requests, context.vocab_size)
+        begin = time.perf_counter()
+        context.append(0, prompt)
+        lib.llama_sampler_sample(context.sampler, context.context, -1)
+        seconds = time.perf_counter() - begin
+        context.truncate(0, n_cached)
+        return seconds, n_tokens
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("-p", type=int, default=512, help="prompt tokens")
-    parser.add_argument("-n", type=int, default=64, help="decoded tokens")
-    parser.add_argument("-r", type=int, default=5, help="repetitions")
-    parser.add_argument("-t", type=int, default=2, help="threads")
-    args = parser.parse_args()
-
-    @lib.llama_log_callback
-    def silent(level, text, user):
-        pass
-
-    lib.llama_log_set(silent, ctypes.c_void_p(0))
-    lib.llama_backend_init()
-    model = lib.llama_model_load_from_file(args.model.encode(), lib.llama_model_default_params())
-    params = lib.llama_context_default_params()
-    params.n_ctx = args.p + args.n + 8
-    params.n_batch = params.n_ubatch = 512
-    params.n_threads = params.n_threads_batch = args.t
-    context = lib.llama_init_from_model(model, params)
-    n_vocab = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
-    prompt = [(i * 7919 + 13) % n_vocab for i in range(args.p)]
-    prefill, generate = [], []
-    for round in range(args.r + 1):
-        lib.llama_memory_clear(lib.llama_get_memory(context), True)
-        seconds = sum(
-            decode(context, prompt[i : i + 512], i, i + 512 >= args.p) for i in range(0, args.p, 512)
-        )
-        begin = time.perf_counter()
-        for i in range(args.n):
-            decode(context, [prompt[i % args.p]], args.p + i, True)
-        if round:  # the first round warms up
-            prefill.append(args.p / seconds)
-            generate.append(args.n / (time.perf_counter() - begin))
-    for name, rates in (("prefill", prefill), ("decode", generate)):
-        print(f"{name} {statistics.median(rates):.1f} tok/s ({min(rates):.1f} to {max(rates):.1f})")
+    args = arguments(__doc__)
+    answers = private_stdout()
+    begin = time.perf_counter()
+    peer = Peer(args)
+    heading = {
+        "engine": "llama.cpp",
+        "version": f"llama-cpp-python {lib.__version__}",
+        "load_seconds": time.perf_counter() - begin,
+        "features": lib.llama_print_system_info().decode(),
+    }
+    answer(answers, heading, {"prefill": peer.prefill, "decode": peer.decode, "first": peer.first})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! The command-line tool from outside, with the tiny models.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -83,6 +84,58 @@ fn bench_tells_both_speeds() {
     let text = stdout(&output);
     for part in ["prefill      9 tokens", "decode       3 tokens", "tokens/s", "2 rounds"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn bench_takes_cases() {
+    let cases = ["-c", "decode 5 2 3", "-c", "first 9 4", "-r", "1", "--threads", "1"];
+    let output = larder(&[&["bench", &tiny_model()], &cases[..]].concat());
+    let text = stdout(&output);
+    for part in ["decode       2 tokens of 3 each", "at depth 5", "first        9 tokens", " ms "] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let output = larder(&[&["bench", &tiny_model(), "--json"], &cases[..]].concat());
+    let text = stdout(&output);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["engine"]), (3, &"larder".into()));
+    assert_eq!((&lines[1]["case"], &lines[1]["tokens"]), (&"decode 5 2 3".into(), &6.into()));
+    assert!(lines[2]["seconds"][0].as_f64().unwrap() > 0.0, "{text}");
+}
+
+#[test]
+fn bench_answers_line_by_line() {
+    let sizes = ["--max-sequences", "4", "--max-sequence-tokens", "20", "--total-tokens", "40"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_larder"))
+        .args([&["bench", &tiny_model(), "--stdin", "--threads", "1"], &sizes[..]].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tool was built");
+    let cases = [
+        ("prefill 20", None),
+        ("prefill 21", Some("")),
+        ("prefill x", Some("expected")),
+        ("decode 3 7 4", None),
+        ("decode 3 7 5", Some("max_sequences")),
+        ("decode 18 2 1", None),
+        ("first 15 10", None),
+        ("first 19 0", None),
+        ("decode 0 10 4", None),
+    ];
+    let input: String = cases.iter().map(|(case, _)| format!("{case}\n")).collect();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let text = stdout(&child.wait_with_output().unwrap());
+    assert_eq!(text.lines().count(), 1 + cases.len(), "{text}");
+    for ((case, error), line) in cases.iter().zip(text.lines().skip(1)) {
+        let answer: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(answer["case"], *case);
+        match error {
+            None => assert!(answer["seconds"][0].is_f64(), "{line}"),
+            Some(part) => assert!(answer["error"].as_str().unwrap().contains(part), "{line}"),
+        }
     }
 }
 

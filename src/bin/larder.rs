@@ -5,6 +5,10 @@
 mod arguments;
 #[path = "larder/bench.rs"]
 mod bench;
+#[path = "larder/bench_cases.rs"]
+mod bench_cases;
+#[path = "larder/bench_run.rs"]
+mod bench_run;
 #[path = "larder/load.rs"]
 mod load;
 #[path = "larder/plan.rs"]

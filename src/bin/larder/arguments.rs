@@ -1,5 +1,6 @@
 //! What can be typed on the command line, and the engine's options that it means.
 
+use crate::bench_cases::Case;
 use crate::units::parse_size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder::dtype::KvType;
@@ -24,6 +25,7 @@ Examples:
   larder run model.gguf -p - < question.txt      the prompt from standard input
   larder run model.gguf -p Hello --memory-limit 512M --area short
   larder bench model.gguf -p 512 -n 64 -r 5      tokens per second, medians of 5 rounds
+  larder bench model.gguf -c 'first 2064 2048'   time to the first token behind a cached prefix
 
 MODEL is a .gguf file (of a split model the first part), or a folder with config.json and *.safetensors.";
 
@@ -33,7 +35,7 @@ pub enum Command {
     Plan(PlanArguments),
     /// Generate text from a prompt, with the speed and the memory at the end
     Run(Box<RunArguments>),
-    /// Measure prefill and decode
+    /// Measure prefill, decode, and the time to the first token
     Bench(BenchArguments),
 }
 
@@ -94,16 +96,29 @@ pub struct SamplingArguments {
 
 #[derive(Args)]
 pub struct BenchArguments {
-    /// Tokens of the prompt
+    /// Tokens of the prompt; 0 measures no prefill
     #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
     pub prompt_tokens: u32,
-    /// Tokens to decode
+    /// Tokens to decode; 0 measures no decode
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     pub new_tokens: u32,
-    /// Sequences that decode together, each behind a prompt of its own
+    /// Tokens that each sequence has when decoding begins [default: those of the prompt]
+    #[arg(short = 'd', long, value_name = "N")]
+    pub depth: Option<u32>,
+    /// Sequences that decode together
     #[arg(short = 's', long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub sequences: u32,
+    /// Measure this instead: "prefill TOKENS", "decode DEPTH STEPS SEQUENCES", or "first TOKENS CACHED",
+    /// the time to the first token of a prompt that is cached in part; may be given several times
+    #[arg(short = 'c', long, conflicts_with_all = ["prompt_tokens", "new_tokens", "depth", "sequences"])]
+    pub case: Vec<Case>,
+    /// Read cases from standard input, run each once as it comes, and answer with a line of JSON
+    #[arg(long, conflicts_with_all = ["case", "rounds", "prompt_tokens", "new_tokens", "depth", "sequences"])]
+    pub stdin: bool,
+    /// Tell everything as lines of JSON
+    #[arg(long)]
+    pub json: bool,
     /// Rounds, of which the medians are told; one more goes before, to warm up
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..))]
