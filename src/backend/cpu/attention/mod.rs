@@ -1,29 +1,34 @@
 //! Attention over the KV repo. The output takes q's place, so nothing of the size of the batch is needed.
 //!
-//! A **unit** is some rows of one sequence with one KV head. With enough units for all threads, a unit is a task. With
-//! few (decoding), the splits of all units are the tasks: their partial results go to a fixed number of places, wave
-//! by wave, and are merged in the same order as within a unit. Both ways give the same bits.
+//! A **unit** is a tile of rows with one KV head. Rows of one sequence, or of sequences with a common beginning, lie in
+//! one tile, and what they have in common of K and V is read once for all of them. With enough units for all threads, a
+//! unit is a task. With few (decoding), the splits of all units are the tasks. Both ways give the same bits.
 
 pub mod kernel;
+mod order;
 mod slots;
 mod tile;
+mod waves;
 
 use super::Cpu;
 use super::memory::Parts;
 use crate::area::{Area, Region};
-use crate::backend::ops::{AttendOp, BatchSequence, BatchView};
+use crate::backend::ops::{AttendOp, BatchView};
 use crate::error::{Error, Result};
 use crate::ids::Layer;
-use slots::Walker;
+use arrayvec::ArrayVec;
+use order::{MAX_TILE_ROWS, Order, order_len};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tile::{Context, Partial, SPLIT, Scratch, Tile, partial_len};
+use tile::{Context, Partial, SPLIT, Scratch, TileRow, partial_len};
 
 /// Query vectors of a tile, unless one row has more.
 const TILE_VECTORS: usize = 32;
-/// Units below this number per thread are shared by threads.
+/// Rows and heads below this number per thread are shared by threads.
 const FEW_UNITS: usize = 2;
-/// Partial results of a wave, per thread.
+/// Partial results of a wave, in rows, per thread.
 const WAVE: usize = 4;
+
+const _: () = assert!(TILE_VECTORS <= MAX_TILE_ROWS);
 
 /// Sizes of an operation, from its shape and the batch's rows; none grows when the batch shrinks.
 struct Sizes {
@@ -58,11 +63,12 @@ impl Sizes {
         self.vectors() * (self.head_dim + SPLIT) + 2 * partial_len(self.vectors(), self.head_dim)
     }
 
-    /// Units that are shared by threads, at most.
+    /// Rows times KV heads whose splits are shared by threads, at most.
     fn max_shared_units(&self) -> usize {
         if self.n_threads == 1 { 0 } else { FEW_UNITS * self.n_threads }
     }
 
+    /// Rows whose partial results a wave has room for.
     fn wave(&self) -> usize {
         if self.n_threads == 1 { 0 } else { WAVE * self.n_threads }
     }
@@ -72,8 +78,9 @@ impl Sizes {
         (self.wave() + self.max_shared_units()) * partial_len(self.group, self.head_dim)
     }
 
+    /// u32 values of the order, and of the units' first tasks.
     fn index_len(&self) -> usize {
-        self.n_rows.max(self.max_shared_units()) + 1
+        order_len(self.n_rows) + self.max_shared_units() + 1
     }
 }
 
@@ -87,13 +94,10 @@ struct Run<'a> {
     thread_slots: Parts<'a, u32>,
 }
 
-/// A unit as the batch has it.
-#[derive(Clone, Copy)]
-struct Unit {
-    sequence: BatchSequence,
-    /// Its first row, counted in the sequence's rows.
-    first: usize,
-    tile: Tile,
+/// A tile of rows, with the query heads of one KV head.
+struct Unit<'a> {
+    rows: ArrayVec<TileRow<'a>, MAX_TILE_ROWS>,
+    kv_head: usize,
 }
 
 /// See [`Backend::attend`](crate::backend::Backend::attend).
@@ -135,35 +139,35 @@ impl<'a> Run<'a> {
     fn all(&self, cpu: &Cpu, shared: &mut [f32], index: &mut [u32]) -> Result<()> {
         let sequences = self.batch.sequences;
         let n_rows: usize = sequences.iter().map(|sequence| sequence.n as usize).sum();
-        if n_rows > self.sizes.n_rows || sequences.len() >= index.len() {
+        if n_rows > self.sizes.n_rows || sequences.len() > self.sizes.n_rows {
             return Err(Error::Internal(format!(
                 "a batch of {} rows has {n_rows} rows in {} sequences",
                 self.sizes.n_rows,
                 sequences.len()
             )));
         }
-        let n_units = n_rows * self.sizes.n_kv_heads;
-        if n_units == 0 {
+        let n = n_rows * self.sizes.n_kv_heads;
+        if n == 0 {
             return Ok(());
         }
-        if n_units <= self.sizes.max_shared_units() {
-            return self.share_units(cpu, n_units, shared, index);
+        let (memory, first_tasks) = index.split_at_mut(order_len(self.sizes.n_rows));
+        let order =
+            |tile_rows, memory| Order::new(self.batch, self.sizes.n_rows, tile_rows, memory);
+        if n <= self.sizes.max_shared_units() {
+            let order = order(self.wave_rows(n), memory);
+            return self.waves(cpu, &order, shared, first_tasks);
         }
         // Smaller tiles when there would be too few.
-        let fair = n_units / (2 * FEW_UNITS * self.sizes.n_threads);
-        self.units(cpu, fair.clamp(1, self.sizes.tile_rows), index)
+        let fair = match self.sizes.n_threads {
+            1 => n,
+            n_threads => n / (2 * FEW_UNITS * n_threads),
+        };
+        self.units(cpu, &order(fair.clamp(1, self.sizes.tile_rows), memory))
     }
 
     /// A unit is a task. Later rows see more keys, so the last units go first, each to whoever is free.
-    fn units(&self, cpu: &Cpu, tile_rows: usize, index: &mut [u32]) -> Result<()> {
-        let sequences = self.batch.sequences;
-        let mut n_tiles = 0;
-        for (i, sequence) in sequences.iter().enumerate() {
-            index[i] = n_tiles;
-            n_tiles += sequence.n.div_ceil(tile_rows as u32);
-        }
-        let first_tiles = &index[..sequences.len()];
-        let n_units = n_tiles as usize * self.sizes.n_kv_heads;
+    fn units(&self, cpu: &Cpu, order: &Order<'_>) -> Result<()> {
+        let n_units = order.n_tiles() * self.sizes.n_kv_heads;
         let next = AtomicUsize::new(0);
         let work = |_: usize, thread: usize| {
             let (values, slots) = self.of_thread(thread);
@@ -172,116 +176,31 @@ impl<'a> Run<'a> {
                 if taken >= n_units {
                     return;
                 }
-                let unit = n_units - 1 - taken;
-                let (tile, kv_head) =
-                    ((unit / self.sizes.n_kv_heads) as u32, unit % self.sizes.n_kv_heads);
-                let i = first_tiles.partition_point(|&first| first <= tile) - 1;
-                let first = (tile - first_tiles[i]) as usize * tile_rows;
-                self.whole_unit(&unit_of(sequences[i], first, tile_rows, kv_head), values, slots);
+                self.whole_unit(self.unit(order, n_units - 1 - taken), values, slots);
             }
         };
         cpu.pool.run(self.sizes.n_threads.min(n_units), &work)
     }
 
-    fn whole_unit(&self, unit: &Unit, values: &mut [f32], slots: &mut [u32]) {
-        let (context, tile, n) = (&self.context, &unit.tile, unit.tile.n_rows * self.sizes.group);
+    fn unit<'o>(&self, order: &Order<'o>, unit: usize) -> Unit<'o> {
+        let (tile, kv_head) = (unit / self.sizes.n_kv_heads, unit % self.sizes.n_kv_heads);
+        Unit { rows: order.rows(tile), kv_head }
+    }
+
+    fn whole_unit(&self, mut unit: Unit<'_>, values: &mut [f32], slots: &mut [u32]) {
+        let n = unit.rows.len() * self.sizes.group;
+        let len = partial_len(n, self.sizes.head_dim);
         let (mut scratch, values) = self.scratch(values, slots);
-        let (part, values) = values.split_at_mut(partial_len(n, self.sizes.head_dim));
-        let mut part = Partial::of(part, n);
-        let mut whole = Partial::of(&mut values[..partial_len(n, self.sizes.head_dim)], n);
+        let (part, values) = values.split_at_mut(len);
+        let mut whole = Partial::of(&mut values[..len], n);
         whole.clear();
-        self.load_q(unit, scratch.q);
-        let mut walker = Walker::new(self.batch.segments, unit.sequence.last_segment);
-        for split in context.splits(tile).rev() {
-            context.split(tile, split, &mut walker, &mut scratch, &mut part);
-            context.merge(tile, split, &part, &mut whole);
+        let mut part = Partial::of(part, n);
+        self.load_q(&unit, scratch.q);
+        for split in self.context.splits(&unit.rows).rev() {
+            self.context.split(&mut unit.rows, unit.kv_head, split, &mut scratch, &mut part);
+            self.context.merge(&unit.rows, split, &mut part, &mut whole);
         }
-        self.store(unit, &whole);
-    }
-
-    /// The splits of few units as tasks, in waves.
-    fn share_units(
-        &self,
-        cpu: &Cpu,
-        n_units: usize,
-        shared: &mut [f32],
-        index: &mut [u32],
-    ) -> Result<()> {
-        let len = partial_len(self.sizes.group, self.sizes.head_dim);
-        let (parts, wholes) = shared.split_at_mut(self.sizes.wave() * len);
-        let (parts, wholes) = (Parts::new(parts), Parts::new(wholes));
-        let mut n_items = 0;
-        for (unit, first_item) in index[..n_units].iter_mut().enumerate() {
-            *first_item = n_items;
-            n_items += self.context.splits(&self.single(unit).tile).len() as u32;
-        }
-        index[n_units] = n_items;
-        let (first_items, n_items) = (&index[..n_units + 1], n_items as usize);
-        let unit_of_item =
-            |item: usize| first_items.partition_point(|&first| first as usize <= item) - 1;
-        // SAFETY: a unit is merged by one task of a wave only, and waves follow one another.
-        let whole = |unit: usize| unsafe { wholes.part(unit * len, len) };
-        (0..n_units).for_each(|unit| Partial::of(whole(unit), self.sizes.group).clear());
-
-        for begin in (0..n_items).step_by(self.sizes.wave()) {
-            let end = n_items.min(begin + self.sizes.wave());
-            // SAFETY: every item of the wave has its own part; they are merged after all are done.
-            let part = |item: usize| unsafe { parts.part((item - begin) * len, len) };
-            let split_of = |item: usize, unit: usize| first_items[unit + 1] as usize - 1 - item;
-            cpu.pool.run(end - begin, &|task, thread| {
-                let unit = unit_of_item(begin + task);
-                let split = split_of(begin + task, unit);
-                self.one_split(&self.single(unit), split, thread, part(begin + task));
-            })?;
-            let units = unit_of_item(begin)..unit_of_item(end - 1) + 1;
-            cpu.pool.run(units.len(), &|task, _| {
-                let number = units.start + task;
-                let unit = self.single(number);
-                let mut whole = Partial::of(whole(number), self.sizes.group);
-                let (first, last) =
-                    (first_items[number] as usize, first_items[number + 1] as usize);
-                for item in first.max(begin)..last.min(end) {
-                    let part = Partial::of(part(item), self.sizes.group);
-                    self.context.merge(
-                        &unit.tile,
-                        self.split_number(&unit, split_of(item, number)),
-                        &part,
-                        &mut whole,
-                    );
-                }
-                if last <= end {
-                    self.store(&unit, &whole);
-                }
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Splits are counted from the first that a unit sees.
-    fn split_number(&self, unit: &Unit, counted: usize) -> usize {
-        self.context.splits(&unit.tile).start + counted
-    }
-
-    fn one_split(&self, unit: &Unit, counted: usize, thread: usize, part: &mut [f32]) {
-        let (values, slots) = self.of_thread(thread);
-        let (mut scratch, _) = self.scratch(values, slots);
-        self.load_q(unit, scratch.q);
-        let mut walker = Walker::new(self.batch.segments, unit.sequence.last_segment);
-        let mut part = Partial::of(part, self.sizes.group);
-        let split = self.split_number(unit, counted);
-        self.context.split(&unit.tile, split, &mut walker, &mut scratch, &mut part);
-    }
-
-    /// Unit number `unit` when each has one row.
-    fn single(&self, unit: usize) -> Unit {
-        let (mut row, kv_head) = (unit / self.sizes.n_kv_heads, unit % self.sizes.n_kv_heads);
-        for &sequence in self.batch.sequences {
-            if row < sequence.n as usize {
-                return unit_of(sequence, row, 1, kv_head);
-            }
-            row -= sequence.n as usize;
-        }
-        panic!("unit {unit} is not in the batch")
+        self.store(&unit, &whole);
     }
 
     fn of_thread(&self, thread: usize) -> (&'a mut [f32], &'a mut [u32]) {
@@ -305,33 +224,25 @@ impl<'a> Run<'a> {
         (Scratch { q, scores, slots }, values)
     }
 
-    fn load_q(&self, unit: &Unit, to: &mut [f32]) {
+    fn load_q(&self, unit: &Unit<'_>, to: &mut [f32]) {
         let len = self.sizes.group * self.sizes.head_dim;
-        for (row, to) in to.chunks_exact_mut(len).enumerate().take(unit.tile.n_rows) {
-            to.copy_from_slice(self.q_of(unit, row));
+        for (row, to) in unit.rows.iter().zip(to.chunks_exact_mut(len)) {
+            to.copy_from_slice(self.q_of(row, unit.kv_head));
         }
     }
 
-    fn store(&self, unit: &Unit, whole: &Partial<'_>) {
-        for row in 0..unit.tile.n_rows {
-            let heads = self.q_of(unit, row).chunks_exact_mut(self.sizes.head_dim);
-            heads.enumerate().for_each(|(g, to)| whole.finish(row * self.sizes.group + g, to));
+    fn store(&self, unit: &Unit<'_>, whole: &Partial<'_>) {
+        for (i, row) in unit.rows.iter().enumerate() {
+            let heads = self.q_of(row, unit.kv_head).chunks_exact_mut(self.sizes.head_dim);
+            heads.enumerate().for_each(|(g, to)| whole.finish(i * self.sizes.group + g, to));
         }
     }
 
-    /// The group's query heads of row `row` of the unit.
-    fn q_of(&self, unit: &Unit, row: usize) -> &'a mut [f32] {
-        let row = self.batch.rows[unit.sequence.first as usize + unit.first + row] as usize;
+    /// The query heads of a row that read the KV head.
+    fn q_of(&self, row: &TileRow<'_>, kv_head: usize) -> &'a mut [f32] {
         let len = self.sizes.group * self.sizes.head_dim;
-        let first = (row * self.sizes.n_kv_heads + unit.tile.kv_head) * len;
+        let first = (row.row as usize * self.sizes.n_kv_heads + kv_head) * len;
         // SAFETY: the heads of a unit are read and written by its tasks only, and written after all have read.
         unsafe { self.q.part(first, len) }
     }
-}
-
-/// Up to `tile_rows` rows of `sequence` from its row `first` on.
-fn unit_of(sequence: BatchSequence, first: usize, tile_rows: usize, kv_head: usize) -> Unit {
-    let n_rows = tile_rows.min(sequence.n as usize - first);
-    let first_position = (sequence.n_tokens - sequence.n) as usize + first;
-    Unit { sequence, first, tile: Tile { first_position, n_rows, kv_head } }
 }

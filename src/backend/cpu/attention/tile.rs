@@ -1,7 +1,8 @@
-//! Attention of some rows of one sequence, for the query heads of one KV head, over one split of the positions.
+//! Attention of some rows, for the query heads of one KV head, over one split of the positions.
 //!
 //! Splits lie at fixed positions, [`SPLIT`] wide, and are merged from the last to the first. So what a row computes,
-//! and in which order, follows from its own position alone.
+//! and in which order, follows from its own position alone. Rows of several sequences take a split together when its
+//! slots are the same for all of them.
 
 use super::kernel::{HeadRows, Rows};
 use super::slots::Walker;
@@ -22,12 +23,16 @@ pub struct Context<'a> {
     pub kv: KvView<'a>,
 }
 
-/// Rows of consecutive positions, and the KV head whose group of query heads they bring.
+/// A row of a tile.
 #[derive(Clone, Copy)]
-pub struct Tile {
-    pub first_position: usize,
-    pub n_rows: usize,
-    pub kv_head: usize,
+pub struct TileRow<'a> {
+    /// Its number in the batch.
+    pub row: u32,
+    pub position: u32,
+    /// Splits, from the first on, shared with the tile's row before this one.
+    pub n_joined: u32,
+    /// Finds its sequence's slots.
+    pub walker: Walker<'a>,
 }
 
 /// A softmax under way, for each query vector: its largest score, the sum of exponentials, the sum of values.
@@ -55,6 +60,16 @@ impl<'a> Partial<'a> {
         self.max.fill(f32::NEG_INFINITY);
         self.sum.fill(0.0);
         self.values.fill(0.0);
+    }
+
+    /// That of some of the query vectors.
+    pub fn of_vectors(&mut self, vectors: Range<usize>, head_dim: usize) -> Partial<'_> {
+        let Range { start, end } = vectors;
+        Partial {
+            max: &mut self.max[start..end],
+            sum: &mut self.sum[start..end],
+            values: &mut self.values[start * head_dim..end * head_dim],
+        }
     }
 
     /// The values' mean of query vector `i`.
@@ -85,52 +100,89 @@ impl Context<'_> {
         self.op.heads.head_dim as usize
     }
 
-    /// Positions that the query at `position` sees.
-    fn seen(&self, position: usize) -> Range<usize> {
-        let end = position + 1;
+    /// Positions that a row sees.
+    fn seen(&self, row: &TileRow<'_>) -> Range<usize> {
+        let end = row.position as usize + 1;
         self.op.window.map_or(0, |window| end.saturating_sub(window as usize))..end
     }
 
-    /// The splits that a tile sees, to be taken from the last to the first.
-    pub fn splits(&self, tile: &Tile) -> Range<usize> {
-        let last = tile.first_position + tile.n_rows - 1;
-        self.seen(tile.first_position).start / SPLIT..last / SPLIT + 1
+    /// The splits that rows see, to be taken from the last to the first.
+    pub fn splits(&self, rows: &[TileRow<'_>]) -> Range<usize> {
+        let begin = rows.iter().map(|row| self.seen(row).start).min().unwrap_or(0);
+        let end = rows.iter().map(|row| self.seen(row).end).max().unwrap_or(0);
+        begin / SPLIT..end.div_ceil(SPLIT)
     }
 
-    /// What the query at `position` sees of `split`, counted from position `base`; may be empty.
-    fn seen_of(&self, position: usize, split: usize, base: usize) -> Range<usize> {
-        let seen = self.seen(position);
+    /// What a row sees of `split`, counted from position `base`; may be empty.
+    fn seen_of(&self, row: &TileRow<'_>, split: usize, base: usize) -> Range<usize> {
+        let seen = self.seen(row);
         let begin = seen.start.max(split * SPLIT).max(base);
         let end = seen.end.min((split + 1) * SPLIT).max(begin);
         begin - base..end - base
     }
 
-    /// Attention over one split; `scratch.q` holds the tile's query vectors, row by row.
+    /// The first of `rows` from `first` on that see some of `split` and take it together, at the same slots.
+    fn together(&self, rows: &[TileRow<'_>], first: usize, split: usize) -> Option<Range<usize>> {
+        let sees = |row: &TileRow<'_>| !self.seen_of(row, split, 0).is_empty();
+        let start = first + rows[first..].iter().position(&sees)?;
+        let joins = |row: &&TileRow<'_>| row.n_joined as usize > split && sees(row);
+        Some(start..start + 1 + rows[start + 1..].iter().take_while(joins).count())
+    }
+
+    /// Attention over one split; `scratch.q` and `part` have the rows' vectors. Rows that see nothing of it have no
+    /// part.
     pub fn split(
         &self,
-        tile: &Tile,
+        rows: &mut [TileRow<'_>],
+        kv_head: usize,
         split: usize,
-        walker: &mut Walker<'_>,
         scratch: &mut Scratch<'_>,
         part: &mut Partial<'_>,
     ) {
         let (group, head_dim) = (self.group(), self.head_dim());
-        let n = tile.n_rows * group;
-        let begin = self.seen(tile.first_position).start.max(split * SPLIT);
-        let end = (tile.first_position + tile.n_rows).min((split + 1) * SPLIT);
+        let mut next = 0;
+        while let Some(together) = self.together(rows, next, split) {
+            next = together.end;
+            let vectors = together.start * group..together.end * group;
+            let mut scratch = Scratch {
+                q: &mut scratch.q[vectors.start * head_dim..vectors.end * head_dim],
+                scores: scratch.scores,
+                slots: scratch.slots,
+            };
+            let mut part = part.of_vectors(vectors, head_dim);
+            self.split_together(&mut rows[together], kv_head, split, &mut scratch, &mut part);
+        }
+    }
+
+    /// Of rows that take the split together.
+    fn split_together(
+        &self,
+        rows: &mut [TileRow<'_>],
+        kv_head: usize,
+        split: usize,
+        scratch: &mut Scratch<'_>,
+        part: &mut Partial<'_>,
+    ) {
+        let (group, head_dim) = (self.group(), self.head_dim());
+        let n = rows.len() * group;
+        let of_rows = |row: &TileRow<'_>| self.seen_of(row, split, 0);
+        let begin = rows.iter().map(|row| of_rows(row).start).min().unwrap_or(0);
+        let end = rows.iter().map(|row| of_rows(row).end).max().unwrap_or(begin);
         let slots = &mut scratch.slots[..end - begin];
-        walker.gather(begin, slots, self.kv.n_slots);
-        let q = rows(scratch.q, head_dim, n);
+        rows[0].walker.gather(begin, slots, self.kv.n_slots);
+        let q = vectors(scratch.q, head_dim, n);
         let head = |base| HeadRows { base, row_bytes: self.kv.row_bytes, head_dim, slots };
-        self.scores(q, head(self.kv.k(tile.kv_head)), rows(scratch.scores, SPLIT, n));
+        self.scores(q, head(self.kv.k(kv_head)), vectors(scratch.scores, SPLIT, n));
         for i in 0..n {
-            let seen = self.seen_of(tile.first_position + i / group, split, begin);
+            let seen = self.seen_of(&rows[i / group], split, begin);
             let row = &mut scratch.scores[i * SPLIT..][seen];
             (part.max[i], part.sum[i]) = self.softmax(row);
         }
         part.values.fill(0.0);
-        let weights = rows(scratch.scores, SPLIT, n);
-        self.sum_values(tile, split, begin, head(self.kv.v(tile.kv_head)), weights, part);
+        let weights = vectors(scratch.scores, SPLIT, n);
+        let sums = vectors(part.values, head_dim, n);
+        let seen = |row: usize| self.seen_of(&rows[row], split, begin);
+        self.sum_values(rows.len(), &seen, head(self.kv.v(kv_head)), weights, sums);
     }
 
     /// Scores to exponentials; returns the largest score and the exponentials' sum.
@@ -148,19 +200,18 @@ impl Context<'_> {
     /// The keys that all rows see are taken together; before and behind them each row has its own.
     fn sum_values(
         &self,
-        tile: &Tile,
-        split: usize,
-        base: usize,
+        n_rows: usize,
+        seen: &dyn Fn(usize) -> Range<usize>,
         values: HeadRows<'_>,
         weights: Rows,
-        part: &mut Partial<'_>,
+        sums: Rows,
     ) {
-        let (group, head_dim) = (self.group(), self.head_dim());
-        let seen = |row: usize| self.seen_of(tile.first_position + row, split, base);
-        let sums = rows(part.values, head_dim, tile.n_rows * group);
-        let common = seen(tile.n_rows - 1).start..seen(0).end;
+        let group = self.group();
+        let begin = (0..n_rows).map(|row| seen(row).start).max().unwrap_or(0);
+        let end = (0..n_rows).map(|row| seen(row).end).min().unwrap_or(0);
+        let common = begin..end;
         let each = |keys: &dyn Fn(Range<usize>) -> Range<usize>| {
-            for row in 0..tile.n_rows {
+            for row in 0..n_rows {
                 let keys = keys(seen(row));
                 self.sums(of_row(weights, row, group), values, keys, of_row(sums, row, group));
             }
@@ -180,7 +231,7 @@ impl Context<'_> {
             KvType::BF16 => self.kernels.scores_bf16,
             KvType::Int8 | KvType::Fp8 => unreachable!("refused by prepare"),
         };
-        // SAFETY: `q` and `to` have the tile's rows, the walker checked the slots, and the processor fits.
+        // SAFETY: `q` and `to` have the rows' vectors, the walker checked the slots, and the processor fits.
         unsafe { kernel(q, keys, self.op.scale, to) };
     }
 
@@ -195,14 +246,27 @@ impl Context<'_> {
         unsafe { kernel(weights, values, keys.start, keys.end, to) };
     }
 
-    /// Adds `part`, the tile's attention over `split`, to `whole`, its attention over all later splits.
-    pub fn merge(&self, tile: &Tile, split: usize, part: &Partial<'_>, whole: &mut Partial<'_>) {
+    /// Adds `part`, the rows' attention over a split, to `whole`, their attention over all later ones.
+    pub fn merge(
+        &self,
+        rows: &[TileRow<'_>],
+        split: usize,
+        part: &mut Partial<'_>,
+        whole: &mut Partial<'_>,
+    ) {
         let (group, head_dim) = (self.group(), self.head_dim());
-        for i in 0..tile.n_rows * group {
-            // A row that sees nothing of this split must not notice that others do.
-            if self.seen_of(tile.first_position + i / group, split, 0).is_empty() {
-                continue;
-            }
+        let mut next = 0;
+        while let Some(together) = self.together(rows, next, split) {
+            next = together.end;
+            let vectors = together.start * group..together.end * group;
+            let part = part.of_vectors(vectors.clone(), head_dim);
+            self.merge_vectors(&part, &mut whole.of_vectors(vectors, head_dim));
+        }
+    }
+
+    fn merge_vectors(&self, part: &Partial<'_>, whole: &mut Partial<'_>) {
+        let head_dim = self.head_dim();
+        for i in 0..part.max.len() {
             let max = whole.max[i].max(part.max[i]);
             let (keep, factor) = ((whole.max[i] - max).exp(), (part.max[i] - max).exp());
             whole.max[i] = max;
@@ -215,7 +279,7 @@ impl Context<'_> {
     }
 }
 
-fn rows(memory: &mut [f32], stride: usize, n: usize) -> Rows {
+fn vectors(memory: &mut [f32], stride: usize, n: usize) -> Rows {
     assert!(n * stride <= memory.len());
     Rows { at: memory.as_mut_ptr(), stride, n }
 }

@@ -2,6 +2,8 @@
 //! itself under other chunks, slots, threads and neighbours.
 
 mod attend;
+mod attend_shared;
+mod attention_rig;
 mod layer;
 mod ops;
 mod twin;
