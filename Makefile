@@ -11,6 +11,7 @@
 # make servertest   the example server, with OpenAI's Python client
 # make install   library, headers, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
+# make tsan      a stress test of many threads under ThreadSanitizer; part of test
 # make header    include/larder.h from src/ffi
 # make lint      formatting and clippy
 # make clean
@@ -124,6 +125,21 @@ asan: library
 	    -DCMAKE_C_FLAGS=-fsanitize=address -DCMAKE_CXX_FLAGS=-fsanitize=address -DVALGRIND=FALSE > /dev/null
 	@cmake --build build/asan --parallel 2 > build/asan.log || { cat build/asan.log; exit 1; }
 	ctest --test-dir build/asan --output-on-failure -E '^(rounds|install|exports)$$'
+
+# Races, looked for by ThreadSanitizer while many threads use engines. The standard library is not instrumented:
+# tests/c/tsan.supp tells what that hides. Optimised little, so that it builds in minutes.
+TSAN := target/tsan/x86_64-unknown-linux-gnu/tsan
+TSAN_ROUNDS ?= 6
+tsan:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg larder_tsan" \
+	    $(CARGO) rustc --lib --crate-type cdylib --profile tsan --target x86_64-unknown-linux-gnu \
+	    --target-dir target/tsan
+	@ln -sf liblarder.so $(TSAN)/liblarder.so.0
+	@mkdir -p build
+	$(CC) -std=gnu11 -O1 -g -fno-builtin -fsanitize=thread -rdynamic -Iinclude tests/c/stress.c tests/c/tsan.c \
+	    -o build/stress_tsan -L$(TSAN) -llarder -lpthread -Wl,-rpath,$(abspath $(TSAN))
+	TSAN_OPTIONS="suppressions=tests/c/tsan.supp halt_on_error=0 second_deadlock_stack=1" \
+	    build/stress_tsan tests/data/chat $(TSAN_ROUNDS)
 
 install: library
 	install -d $(lib)/pkgconfig $(lib)/cmake/larder $(DESTDIR)$(PREFIX)/include/larder

@@ -12,17 +12,17 @@ pub(super) struct Tally {
     pub(super) counts: Stats,
     /// Requests that have not ended.
     pub(super) n_live: u64,
-    /// When the phase that runs began.
-    since: Instant,
+    /// When the phase that runs began; none before the first step.
+    since: Option<Instant>,
 }
 
 impl Tally {
     pub(super) fn new() -> Tally {
-        Tally { counts: Stats::default(), n_live: 0, since: Instant::now() }
+        Tally { counts: Stats::default(), n_live: 0, since: None }
     }
 
     pub(super) fn begin_step(&mut self) {
-        self.since = Instant::now();
+        self.since = Some(Instant::now());
     }
 
     pub(super) fn end_schedule(&mut self, n_decode_rows: usize, n_rows: usize) {
@@ -58,8 +58,6 @@ impl Tally {
     /// Nanoseconds since the last lap.
     fn lap(&mut self) -> u64 {
         let now = Instant::now();
-        let nanoseconds = now.duration_since(self.since).as_nanos() as u64;
-        self.since = now;
-        nanoseconds
+        self.since.replace(now).map_or(0, |since| now.duration_since(since).as_nanos() as u64)
     }
 }
