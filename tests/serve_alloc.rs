@@ -101,17 +101,17 @@ fn construction(limits: Limits) {
 /// Submits, cancels, steps and drains at random; the model's part is not counted.
 fn steps() {
     let text = text(&["a", "<0xE2>", "b▁", "stop"]);
-    let limits = with_text(&text);
+    let limits = Limits { total_tokens: 80, ..with_text(&text) };
     let edge = Edge::new(&limits).unwrap();
     let mut scheduler = Scheduler::new(&limits, edge.clone(), Some(text.clone()), &[STOP]).unwrap();
-    let mut kv = KvRepo::new(128, 4, 64).unwrap();
+    let mut kv = KvRepo::new(limits.total_tokens, 4, 64).unwrap();
     let mut batch = StepBatch::new(&limits).unwrap();
     let mut events = vec![Event::default(); 3];
     let bias_tokens = ids(&[1, 2]);
     let (mut random, mut n_events, mut n_text_bytes) = (1, 0, 0);
-    for user in 0..1000 {
+    for user in 0..2000 {
         random = mix(random);
-        let prompt = prompt(1 + (random >> 8) as usize % 40, random);
+        let prompt = prompt(1 + (random >> 8) as usize % 40, random % 5);
         let n_answers = 1 + (random >> 16) as u32 % 4;
         let sampling = Sampling { n_logprobs: (random >> 24) as u32 % 21, ..Default::default() };
         let input = RequestInput {
@@ -120,7 +120,10 @@ fn steps() {
             stops: &["stopb", "aaaa"],
             bias_tokens: &bias_tokens,
             biases: &[1.0, 2.0],
-            ..request(&prompt, 1 + (random >> 32) as u32 % 8, user)
+            expected_new_tokens: 1,
+            priority: (random >> 40) as i32 % 3,
+            name_space: (random >> 44) % 3,
+            ..request(&prompt, 1 + (random >> 32) as u32 % 24, user)
         };
         let (_, _, n_calls) = counted(|| {
             // A refusal allocates its message: only submit where there is room.
@@ -131,7 +134,12 @@ fn steps() {
                 }
             }
             scheduler.schedule(&mut kv, &mut batch).unwrap();
-            draw(&mut scheduler, &mut kv, random);
+            if user % 89 == 88 && random & 8 == 0 {
+                scheduler.abandon(&mut kv).unwrap();
+            } else {
+                draw(&mut scheduler, &mut kv, random);
+                scheduler.settle(&mut kv).unwrap();
+            }
             let n = scheduler.drain(&mut events);
             n_events += n;
             n_text_bytes +=
@@ -139,10 +147,14 @@ fn steps() {
             if user % 97 == 96 {
                 scheduler.fail_all(&mut kv).unwrap();
             }
+            scheduler.end_step(&kv);
         });
         assert_eq!(n_calls, 0, "step {user}");
     }
     assert!(n_events > 500 && n_text_bytes > 500, "{n_events} events, {n_text_bytes} bytes");
+    let stats = edge.stats();
+    assert!(stats.pauses > 5 && stats.cached_tokens > 500, "{stats:?}");
+    assert!(stats.requests_cancelled > 20 && stats.requests_finished > 20, "{stats:?}");
 }
 
 fn draw(scheduler: &mut Scheduler, kv: &mut KvRepo, random: u64) {

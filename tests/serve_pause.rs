@@ -10,7 +10,7 @@ fn short_or_long(
     history: &[larder::ids::TokenId],
     row: &larder::backend::ops::SampleRow<'_>,
 ) -> larder::backend::ops::SampleResult {
-    let length = if row.prompt[0].0 % 2 == 0 { 3 } else { 28 };
+    let length = if row.prompt[0].0.is_multiple_of(2) { 3 } else { 28 };
     if row.output.len() < length { endless(history, row) } else { token(STOP.0) }
 }
 

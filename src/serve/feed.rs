@@ -110,16 +110,14 @@ impl Scheduler {
         else {
             return Ok(false);
         };
-        let n_most = answer.n_to_feed(request) - 1;
-        let n_least = n_most.min(MIN_COMMON);
+        let n_common = MIN_COMMON.min(answer.n_to_feed(request) - 1);
         let (behind, name_space) = (kv.last_segment(sequence)?, request.name_space);
         let is_same =
             |fed: &&Fed| fed.is_chunk && (fed.behind, fed.name_space) == (behind, name_space);
-        Ok(n_least > 0
+        Ok(n_common > 0
             && self.fed.iter().filter(is_same).any(|fed| {
-                let theirs = &batch.tokens[fed.first_row..][..fed.n_rows];
-                let ours = answer.next_tokens(request, n_most);
-                ours.zip(theirs).take_while(|(our, their)| our == *their).count() >= n_least
+                let theirs = &batch.tokens[fed.first_row..][..fed.n_rows.min(n_common)];
+                answer.next_tokens(request, n_common).eq(theirs.iter().copied())
             }))
     }
 

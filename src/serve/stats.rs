@@ -121,7 +121,7 @@ impl Board {
             let before = self.version.load(Ordering::Acquire);
             let values = std::array::from_fn(|i| self.values[i].load(Ordering::Relaxed));
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.version.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
                 return Stats::from_array(values);
             }
             match attempt % MAX_SPINS {
