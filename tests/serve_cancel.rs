@@ -24,7 +24,7 @@ fn a_pass_stops_when_nobody_waits_for_it() {
     edge.cancel(handles[1]).unwrap();
     assert!(host.scheduler.is_wanted());
     host.finish_pass();
-    assert_eq!(n_cancelled(&host.drain(8)), if host.n_steps % 2 == 0 { 1 } else { 0 });
+    assert_eq!(n_cancelled(&host.drain(8)), if host.n_steps.is_multiple_of(2) { 1 } else { 0 });
     // The last one: it stops, in the middle of a prompt.
     let told = host.step_with(8, |edge| edge.cancel(handles[0]).unwrap());
     is_wanted &= host.scheduler.is_wanted();
