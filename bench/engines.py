@@ -48,19 +48,22 @@ class Engine:
     """A process that has loaded a model."""
 
     def __init__(self, name, model, threads, log):
+        """What the process prints besides answers goes to the file `log`."""
         self.name = name
+        self.log = log
         self.failure = None
         self.heading = {}
         self.peak_bytes = None
         self.answers = Queue()
         try:
-            self.process = subprocess.Popen(
-                COMMANDS[name](model, threads),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            with open(log, "w") as file:
+                self.process = subprocess.Popen(
+                    COMMANDS[name](model, threads),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    text=True,
+                )
         except OSError as error:
             self.process = None
             self.failure = f"cannot be started: {error}"
@@ -71,7 +74,7 @@ class Engine:
             self.peak_bytes = peak_bytes(self.process.pid)
             self.signal(signal.SIGSTOP)
         except Failed as error:
-            self.failure = f"cannot load the model ({error})"
+            self.failure = f"cannot load the model: {error}"
 
     def read(self):
         """Takes answers in as they come, on a thread of its own."""
@@ -87,7 +90,9 @@ class Engine:
             raise Failed(f"no answer in {timeout} s") from None
         if line is None:
             status = self.process.wait()
-            raise Failed(f"ended by signal {-status}" if status < 0 else f"ended with status {status}")
+            if status < 0:
+                raise Failed(f"ended by {signal.Signals(-status).name}")
+            raise Failed(last_line(self.log.read_text()) or f"ended with status {status}")
         answer = json.loads(line)
         if "error" in answer:
             raise Failed(answer["error"])
@@ -119,6 +124,11 @@ class Engine:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+def last_line(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
 
 
 def peak_bytes(pid):

@@ -30,6 +30,15 @@ enum { VECTOR_BYTES = 16 };
 typedef float floats __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
 
+/* The compiler must take this vector for a new value. */
+#if defined(__AVX512F__)
+#define TOUCH(vector) __asm__ volatile("" : "+v"(vector))
+#elif defined(__x86_64__)
+#define TOUCH(vector) __asm__ volatile("" : "+x"(vector))
+#else
+#define TOUCH(vector) __asm__ volatile("" : "+w"(vector))
+#endif
+
 /* Work of one thread: gives its bytes or operations. */
 typedef double work_fn(const void *data);
 
@@ -67,24 +76,20 @@ static double read_memory(const void *data)
     return (double)BYTES_PER_THREAD;
 }
 
-/* Chains that do not depend on each other, which stay in registers: as many as hide the latency. The empty assembly
- * says that each step's results are used. */
+/* Chains that do not depend on each other, which stay in registers: as many as hide the latency. */
 static double multiply_floats(const void *data)
 {
     (void)data;
-    floats sums[CHAINS], x, y;
-    memset(sums, 0, sizeof sums);
-    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++) {
-        x[i] = 0.999f;
-        y[i] = 1e-3f;
-    }
+    floats sums[CHAINS], x = {0}, y = {0};
+    x += 0.999f;
+    y += 1e-3f;
+    for (int i = 0; i < CHAINS; i++)
+        sums[i] = y * (float)i; /* equal chains would be computed once */
     for (int step = 0; step < STEPS; step++) {
 #pragma GCC unroll 12
         for (int i = 0; i < CHAINS; i++)
             sums[i] = sums[i] * x + y;
-#if defined(__x86_64__)
-        __asm__ volatile("" : "+x"(x), "+x"(y));
-#endif
+        TOUCH(x);
     }
     for (int i = 0; i < CHAINS; i++)
         sink += (uint64_t)sums[i][0];
@@ -123,13 +128,10 @@ static double multiply_int8(const void *data)
         sums[i] = INT8_SET(i);
     for (int step = 0; step < STEPS; step++) {
 #pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
+        for (int i = 0; i < CHAINS; i++) {
             INT8_STEP(sums[i], x, y);
-#if defined(__x86_64__)
-        __asm__ volatile("" : "+x"(x), "+x"(y));
-#else
-        __asm__ volatile("" : "+w"(x), "+w"(y));
-#endif
+            TOUCH(x); /* so that no product is computed once for all chains */
+        }
     }
     for (int i = 0; i < CHAINS; i++) {
         uint64_t part;

@@ -101,7 +101,7 @@ def failures(engines, cases, cells):
         for engine in engines:
             failure = cells[case][engine].failure
             if failure:
-                reasons.setdefault((engine, first_line(failure)), []).append(case)
+                reasons.setdefault((engine, failure), []).append(case)
     return [
         f"{engine}, {'every case' if len(failed) == len(cases) else ', '.join(failed)}: {reason}"
         for (engine, reason), failed in reasons.items()
@@ -117,7 +117,3 @@ def cache_misses(cases, cells):
             misses.append(f"larder, {case}: {cell.n_cached} prompt tokens came from the cache")
     return misses
 
-
-def first_line(text):
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[-1] if lines else "")[:200]

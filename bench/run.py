@@ -91,14 +91,14 @@ def measure_limits(threads):
     return json.loads(output)
 
 
-def measure_model(name, args, log):
+def measure_model(name, args):
     """All cells of a model, what its file takes, and the engines as they loaded it."""
     path = models.path_of(name)
     engines = []
     with contextlib.ExitStack() as stack:
         for engine in args.engines:
             progress(f"{name}: {engine} loads")
-            engines.append(Engine(engine, path, args.threads, log))
+            engines.append(Engine(engine, path, args.threads, models.FOLDER / f"{engine}.log"))
             stack.callback(engines[-1].end)
         cells = {case: measure_case(case, engines, args.rounds, name) for case in args.cases}
     return cells, models.sizes_of(path), engines
@@ -204,12 +204,11 @@ def main():
     limits = measure_limits(args.threads)
     print(f"{machine()}: {limits_text(limits)}", flush=True)
     measured = {}
-    with open(models.FOLDER / "peers.log", "w") as log:
-        for name in args.models:
-            measured[name] = measure_model(name, args, log)
-            write(args, limits, measured)
-            progress("")
-            print(f"{name} is measured", flush=True)
+    for name in args.models:
+        measured[name] = measure_model(name, args)
+        write(args, limits, measured)
+        progress("")
+        print(f"{name} is measured", flush=True)
     if "larder" in args.engines and len(args.engines) > 1:
         draw(args, measured)
     print(f"{args.output / 'RESULTS.md'} is written")

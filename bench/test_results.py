@@ -1,7 +1,12 @@
-"""Tests of the arithmetic behind the tables: python3 -m unittest discover -s bench"""
+"""Tests of the arithmetic behind the tables and of talking to engines: python3 -m unittest discover -s bench"""
+import sys
+import tempfile
 import unittest
+from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
+import engines
 import results
 from peer import tokens
 from results import Cell
@@ -47,23 +52,23 @@ class Results(unittest.TestCase):
             "prefill 512": {
                 "larder": Cell([1.0, 2.0, 4.0], 512),
                 "llama.cpp": Cell([4.0, 4.0, 4.0], 512),
-                "OpenVINO": Cell([], 0, failure="trace\nUnsupported type\n"),
+                "OpenVINO": Cell([], 0, failure="Unsupported type"),
             },
             "first 64 32": {
                 "larder": Cell([0.01], 64, n_cached=0),
                 "llama.cpp": Cell([0.02], 64),
-                "OpenVINO": Cell([], 0, failure="trace\nUnsupported type\n"),
+                "OpenVINO": Cell([], 0, failure="Unsupported type"),
             },
         }
-        engines = ["larder", "llama.cpp", "OpenVINO"]
-        table = results.model_table(engines, list(cells), cells, SIZES, LIMITS).splitlines()
+        names = ["larder", "llama.cpp", "OpenVINO"]
+        table = results.model_table(names, list(cells), cells, SIZES, LIMITS).splitlines()
         self.assertEqual(len({line.count("|") for line in table}), 1)
         self.assertEqual(
             table[2],
             "| prefill 512, tokens/s | 256 (128–512) | 128 (128–128) | – | **2.00** | – | 13 % |",
         )
         self.assertIn("| **2.00** | – |", table[3])
-        failures = results.failures(engines, list(cells), cells)
+        failures = results.failures(names, list(cells), cells)
         self.assertEqual(failures, ["OpenVINO, every case: Unsupported type"])
         self.assertEqual(len(results.cache_misses(list(cells), cells)), 1)
 
@@ -71,6 +76,38 @@ class Results(unittest.TestCase):
         self.assertEqual(results.case_title("decode 0 64 16"), "decode at depth 0, 16 together, tokens/s")
         self.assertEqual(results.case_title("decode 512 64 1"), "decode at depth 512, tokens/s")
         self.assertEqual(results.case_title("first 2064 2048"), "first token, 2048 of 2064 cached, ms")
+
+
+class Engines(unittest.TestCase):
+    def test_an_engine_that_cannot_start_says_why(self):
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log"
+            for command, expected in (
+                (["/no/such/program"], "cannot be started"),
+                ([sys.executable, "-c", "raise ValueError('no such type\\n\\n')"], "ValueError: no such type"),
+                ([sys.executable, "-c", "import os; os.abort()"], "SIGABRT"),
+                ([sys.executable, "-c", "pass"], "status 0"),
+            ):
+                with mock.patch.dict(engines.COMMANDS, {"larder": lambda *_: command}):
+                    engine = engines.Engine("larder", "model", 1, log)
+                engine.end()
+                self.assertIn(expected, engine.failure)
+                with self.assertRaises(engines.Failed):
+                    engine.ask("prefill 1")
+
+    def test_questions_and_answers(self):
+        program = "import peer; peer.answer(peer.private_stdout(), {'version': 1}, {'first': lambda a, b: (a / b, a)})"
+        command = [sys.executable, "-c", f"import sys; sys.path[0] = {str(Path(__file__).parent)!r}; {program}"]
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(engines.COMMANDS, {"larder": lambda *_: command}):
+            engine = engines.Engine("larder", "model", 1, Path(folder) / "log")
+            self.assertEqual(engine.heading, {"version": 1})
+            for _ in range(3):
+                self.assertEqual(engine.ask("first 6 4")["seconds"], [1.5])
+            for wrong in ("first 1 0", "first 1", "second 1"):
+                with self.assertRaises(engines.Failed):
+                    engine.ask(wrong)
+            self.assertEqual(engine.ask("first 6 4")["tokens"], 6)
+            engine.end()
 
 
 class Tokens(unittest.TestCase):
