@@ -26,7 +26,7 @@ func wantError(t *testing.T, what string, err error, status Status, part string)
 	if !errors.As(err, &failure) || failure.Status != status || !strings.Contains(err.Error(), part) {
 		t.Errorf("%s: %q says nothing of %q", what, err, part)
 	}
-	if errors.Is(err, ErrInternal) {
+	if errors.Is(err, ErrStaleHandle) {
 		t.Errorf("%s: %v is every error", what, err)
 	}
 }
@@ -133,6 +133,24 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 		}
 	}
 	group.Wait()
+}
+
+func TestFailedEngineEndsWhatRuns(t *testing.T) {
+	engine := open(t, chat)
+	goOn := engine.hold()
+	result := make(chan error)
+	go func() {
+		_, err := collect(engine.Generate(t.Context(), endless()), 1)
+		result <- err
+	}()
+	eventually(t, "a submitted request", func() bool { return engine.running() == 1 })
+	engine.core.loop.end(&Error{Status: ErrInternal, Message: "as a step would say"})
+	goOn()
+	wantError(t, "what ran", <-result, ErrInternal, "as a step would say")
+	_, err := collect(engine.Generate(t.Context(), endless()), 1)
+	if !errors.Is(err, ErrInternal) || !errors.Is(engine.FlushCache(), ErrInternal) {
+		t.Errorf("afterwards: %v", err)
+	}
 }
 
 func TestCloseWhileAllCall(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"sync"
@@ -62,7 +63,9 @@ func TestSixteenAtOnceAnswerAsAlone(t *testing.T) {
 		}()
 	}
 	group.Wait()
-	engine.idle(t)
+	if stats := engine.idle(t); stats.RequestsFinished != 16 {
+		t.Errorf("%d requests have finished, want 16", stats.RequestsFinished)
+	}
 }
 
 func TestSeveralAnswersToOnePrompt(t *testing.T) {
@@ -134,8 +137,8 @@ func TestCancelledContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	goOn()
-	if stats := engine.idle(t); stats.Steps != 0 {
-		t.Errorf("%d steps for a request that was cancelled before", stats.Steps)
+	if stats := engine.idle(t); stats.RequestsCancelled != 1 || stats.GeneratedTokens != 0 {
+		t.Errorf("%d cancelled, %d tokens were drawn", stats.RequestsCancelled, stats.GeneratedTokens)
 	}
 	if _, err := collect(engine.Generate(ctx, endless()), 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("begun after the cancellation: %v", err)
@@ -156,6 +159,47 @@ func TestLeavingTheLoopCancels(t *testing.T) {
 	// Each whole answer fills the context of 512 tokens.
 	if stats := engine.idle(t); stats.Steps > rounds*400 {
 		t.Errorf("%d steps for %d loops that were left at once", stats.Steps, rounds)
+	}
+}
+
+func TestRandomCancels(t *testing.T) {
+	// Slots for about two answers: the others wait or are paused.
+	engine := open(t, chat, WithMaxSequences(4), WithTotalTokens(120), WithMaxBatchRows(16))
+	var group sync.WaitGroup
+	for worker := range 6 {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			random := rand.New(rand.NewPCG(uint64(worker), 1))
+			request := endless()
+			request.Prompt += fmt.Sprint(worker)
+			request.MaxNewTokens = 30
+			want := engine.answerTo(t, request).tokens
+			for range 25 {
+				ctx, cancel := context.WithCancel(t.Context())
+				left := random.IntN(45)
+				var got []uint32
+				for piece, err := range engine.Generate(ctx, request) {
+					if err != nil && !errors.Is(err, context.Canceled) {
+						t.Error(err)
+					}
+					if err == nil && piece.Finish == 0 {
+						got = append(got, piece.Token)
+					}
+					if left--; left == 0 {
+						cancel()
+					}
+				}
+				cancel()
+				if !slices.Equal(got, want[:len(got)]) || left > 0 && len(got) != len(want) {
+					t.Errorf("worker %d got %v of %v", worker, got, want)
+				}
+			}
+		}()
+	}
+	group.Wait()
+	if stats := engine.idle(t); stats.RequestsFinished+stats.RequestsCancelled != 6*26 {
+		t.Errorf("%d finished, %d cancelled", stats.RequestsFinished, stats.RequestsCancelled)
 	}
 }
 
@@ -200,7 +244,7 @@ func TestRefusedRequests(t *testing.T) {
 		message string
 	}{
 		"nothing":  {Request{}, ErrInvalidArgument, "the prompt is empty"},
-		"too long": {Request{Tokens: make([]uint32, 64)}, ErrInvalidArgument, "max_sequence_tokens"},
+		"too long": {Request{Tokens: make([]uint32, 65)}, ErrInvalidArgument, "max_sequence_tokens"},
 		"unknown":  {Request{Tokens: []uint32{1 << 20}}, ErrInvalidArgument, "vocabulary"},
 		"both":     {Request{Prompt: "a", Tokens: []uint32{1}}, ErrInvalidArgument, "both"},
 		"bad text": {Request{Prompt: "\xff"}, ErrInvalidArgument, "UTF-8"},

@@ -19,9 +19,9 @@ type Request struct {
 	Tokens []uint32
 
 	MaxNewTokens      uint32 // 0: as many as fit.
-	ExpectedNewTokens uint32 // A hint for the scheduler; 0: from history.
+	ExpectedNewTokens uint32 // A hint: how long an answer is likely to become; 0: from past answers.
 	Answers           uint32 // How many answers to the one prompt; 0: 1.
-	Priority          int32
+	Priority          int32  // Higher ones go first and are paused last.
 	NameSpace         uint64 // Prefixes are shared inside one namespace only.
 	// Stops are texts that end an answer and are not part of it.
 	Stops      []string

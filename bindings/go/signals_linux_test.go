@@ -14,8 +14,7 @@ import (
 )
 
 // dispositions are the lines of a thread's status that say what is done with signals.
-func dispositions(t *testing.T, status string) map[string]string {
-	t.Helper()
+func dispositions(status string) map[string]string {
 	file, err := os.Open(status)
 	if err != nil {
 		return nil // the thread has ended
@@ -44,7 +43,7 @@ func threads(t *testing.T) map[int]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		masks[id] = dispositions(t, task)["SigBlk"]
+		masks[id] = dispositions(task)["SigBlk"]
 	}
 	return masks
 }
@@ -53,7 +52,7 @@ func TestSignalsDuringDecode(t *testing.T) {
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGURG)
 	defer signal.Stop(caught)
-	before, masks := dispositions(t, "/proc/self/status"), threads(t)
+	before, masks := dispositions("/proc/self/status"), threads(t)
 
 	engine := open(t, chat, WithThreads(3))
 	request := endless()
@@ -65,12 +64,13 @@ func TestSignalsDuringDecode(t *testing.T) {
 			t.Error("the answer under signals is another one")
 		}
 	}
+	wantQuietWorkers(t, 2)
 	close(stop)
 	if n := <-stopped; n == 0 || len(caught) == 0 {
 		t.Errorf("%d signals were sent, the program got %d", n, len(caught))
 	}
 
-	after := dispositions(t, "/proc/self/status")
+	after := dispositions("/proc/self/status")
 	for _, name := range []string{"SigIgn", "SigCgt"} {
 		if before[name] != after[name] {
 			t.Errorf("%s was %s, now it is %s", name, before[name], after[name])
@@ -80,6 +80,31 @@ func TestSignalsDuringDecode(t *testing.T) {
 		if old, ok := masks[id]; ok && mask != "" && old != mask {
 			t.Errorf("thread %d blocked %s, now it blocks %s", id, old, mask)
 		}
+	}
+}
+
+// wantQuietWorkers checks that larder's own threads block what may come at any time.
+func wantQuietWorkers(t *testing.T, n int) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		lines := dispositions(task)
+		if lines["Name"] != "larder" {
+			continue
+		}
+		n--
+		mask, err := strconv.ParseUint(lines["SigBlk"], 16, 64)
+		for _, s := range []syscall.Signal{syscall.SIGURG, syscall.SIGINT, syscall.SIGPIPE} {
+			if err != nil || mask&(1<<(s-1)) == 0 {
+				t.Errorf("%s blocks %s, and so not %v", task, lines["SigBlk"], s)
+			}
+		}
+	}
+	if n != 0 {
+		t.Errorf("%d threads of larder's are missing", n)
 	}
 }
 

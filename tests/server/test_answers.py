@@ -86,6 +86,15 @@ def test_several_answers(server):
     assert texts == contents
 
 
+def test_a_known_beginning_is_cached(server):
+    messages = [{"role": "user", "content": "A question that nobody asks twice, or does he?"}]
+    first, second = (chat(server, messages=messages) for _ in range(2))
+    cached = second.usage.prompt_tokens_details.cached_tokens
+    assert cached == second.usage.prompt_tokens - 1
+    assert first.usage.prompt_tokens_details.cached_tokens < cached
+    assert first.choices[0].message.content == second.choices[0].message.content
+
+
 def test_seeds(server):
     one, same, other = (
         chat(server, temperature=1.5, seed=seed).choices[0].message.content for seed in [1, 1, 2]

@@ -82,6 +82,16 @@ def test_health_and_metrics(server):
     assert server.metric("steps_total") > steps and server.metric("total_slots") > 0
 
 
+def test_users_do_not_share_a_cache():
+    server = Server(CHAT, "-namespace-per-user", "-name", "mine")
+    server.name = "mine"
+    users = ["a", "b", "a"]
+    usages = [chat(server, user=user).usage for user in users]
+    cached = [usage.prompt_tokens_details.cached_tokens for usage in usages]
+    assert server.stop() == 0
+    assert cached == [0, 0, usages[2].prompt_tokens - 1]
+
+
 def test_more_requests_than_fit():
     server = Server(CHAT, "-max-requests", "1", "-max-sequences", "1")
     stream = chat(server, stream=True, max_tokens=400, logit_bias=ENDLESS)
