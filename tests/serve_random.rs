@@ -2,9 +2,11 @@
 
 mod serve_common;
 
-use larder::ids::{RequestHandle, TokenId};
-use larder::serve::{Limits, RequestInput};
+use larder::ids::{RequestHandle, SequenceHandle, TokenId};
+use larder::serve::{EventKind, Failure, Limits, RequestInput, Stats};
 use serve_common::*;
+
+const SEQUENCE_LIMIT: Option<EventKind> = Some(EventKind::Failed(Failure::SequenceLimit));
 
 struct Random(u64);
 
@@ -51,11 +53,31 @@ fn prompt_of(tokens: &[TokenId]) -> larder::serve::Prompt<'_> {
     larder::serve::Prompt::Tokens(tokens)
 }
 
-/// Submits, cancels and steps at random until `n_requests` have ended, and compares.
-fn rounds(limits: Limits, seed: u64, n_requests: u64) -> larder::serve::Stats {
+/// The host takes slots and sequences for itself, or gives some back.
+fn disturb(host: &mut Host, random: &mut Random, own: &mut Vec<SequenceHandle>) {
+    match random.below(4) {
+        0 => own.extend(host.kv.open()),
+        1 => {
+            let n = random.below(u64::from(host.kv.free_slots()) + 1) as usize;
+            if let Some(&sequence) = own.last() {
+                let _ = host.kv.append(sequence, &mut vec![Default::default(); n]);
+            }
+        }
+        _ => {
+            if let Some(sequence) = own.pop() {
+                host.kv.release(sequence).unwrap();
+            }
+        }
+    }
+}
+
+/// Submits, cancels and steps at random until `n_requests` have ended, and compares. With `is_disturbed`, the host
+/// uses the repo for itself, and answers may fail for lack of slots or sequences.
+fn rounds(limits: Limits, seed: u64, n_requests: u64, is_disturbed: bool) -> Stats {
     let mut random = Random(seed);
     let mut host = Host::new(limits, None, hashed);
     let (mut all, mut told, mut n_open) = (Vec::new(), Vec::<Told>::new(), 0);
+    let mut own = Vec::new();
     while (all.len() as u64) < n_requests || n_open > 0 {
         if (all.len() as u64) < n_requests && random.below(3) > 0 {
             let new = asked(&host, &mut random, all.len() as u64);
@@ -64,6 +86,9 @@ fn rounds(limits: Limits, seed: u64, n_requests: u64) -> larder::serve::Stats {
         }
         if random.below(50) == 0 {
             host.kv.flush();
+        }
+        if is_disturbed && random.below(8) == 0 {
+            disturb(&mut host, &mut random, &mut own);
         }
         let last = all.len().saturating_sub(1 + random.below(10) as usize);
         let victim = all.get(last).filter(|asked| asked.may_be_cancelled && random.below(4) == 0);
@@ -75,6 +100,7 @@ fn rounds(limits: Limits, seed: u64, n_requests: u64) -> larder::serve::Stats {
         told.extend(now);
         assert!(host.n_steps < 100_000, "no end");
     }
+    own.into_iter().for_each(|sequence| host.kv.release(sequence).unwrap());
     host.step(9);
     assert_eq!((host.kv.used_slots(), host.kv.n_sequences()), (0, 0));
     for asked in &all {
@@ -83,7 +109,12 @@ fn rounds(limits: Limits, seed: u64, n_requests: u64) -> larder::serve::Stats {
         for number in 0..input.n_answers {
             let (tokens, _, end) = answer(&told, input.user, number);
             let (alone, _, alone_end) = answer(&expected, input.user, number);
-            if end == CANCELLED && asked.may_be_cancelled {
+            let is_cut = match end {
+                CANCELLED => asked.may_be_cancelled,
+                OUT_OF_SLOTS | SEQUENCE_LIMIT => is_disturbed,
+                _ => false,
+            };
+            if is_cut {
                 assert!(alone.starts_with(&tokens));
             } else {
                 assert_eq!((tokens, end), (alone, alone_end), "{seed}: {} {number}", input.user);
@@ -105,10 +136,28 @@ fn answers_in_any_company_are_those_alone() {
             max_sequence_tokens: 10 + random.below(50) as u32,
             ..LIMITS
         };
-        let stats = rounds(limits, seed, 60);
+        let stats = rounds(limits, seed, 60, false);
         n_pauses += stats.pauses;
         n_cached += stats.cached_tokens;
         n_steps += stats.steps;
     }
     assert!(n_pauses > 100 && n_cached > 10_000 && n_steps > 10_000, "{n_pauses} {n_cached}");
+}
+
+#[test]
+fn a_host_that_uses_the_repo_itself_changes_no_answer() {
+    let (mut n_failed, mut n_finished) = (0, 0);
+    for seed in 100..140 {
+        let mut random = Random(seed);
+        let limits = Limits {
+            total_tokens: 30 + random.below(100) as u32,
+            max_sequences: 3 + random.below(6) as u32,
+            max_batch_rows: 1 + random.below(24) as u32,
+            ..LIMITS
+        };
+        let stats = rounds(limits, seed, 40, true);
+        n_failed += stats.requests_failed;
+        n_finished += stats.requests_finished;
+    }
+    assert!(n_failed > 100 && n_finished > 300, "{n_failed} {n_finished}");
 }
