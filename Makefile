@@ -11,6 +11,7 @@
 # make servertest   the example server, with OpenAI's Python client
 # make install   library, headers, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
+# make loom      the calls that threads may mix, in every order, by a model checker; part of test
 # make tsan      a stress test of many threads under ThreadSanitizer; part of test
 # make header    include/larder.h from src/ffi
 # make lint      formatting and clippy
@@ -50,6 +51,8 @@ test:
 	python3 -m unittest discover -s bench
 	$(MAKE) --no-print-directory cuda-test
 	$(MAKE) --no-print-directory ctest
+	$(MAKE) --no-print-directory loom
+	$(MAKE) --no-print-directory tsan
 	$(MAKE) --no-print-directory gotest
 	$(MAKE) --no-print-directory servertest
 
@@ -125,6 +128,10 @@ asan: library
 	    -DCMAKE_C_FLAGS=-fsanitize=address -DCMAKE_CXX_FLAGS=-fsanitize=address -DVALGRIND=FALSE > /dev/null
 	@cmake --build build/asan --parallel 2 > build/asan.log || { cat build/asan.log; exit 1; }
 	ctest --test-dir build/asan --output-on-failure -E '^(rounds|install|exports)$$'
+
+# Every interleaving of the edge's calls, by loom.
+loom:
+	$(CARGO) test --lib --features test-loom serve::edge_models
 
 # Races, looked for by ThreadSanitizer while many threads use engines. The standard library is not instrumented:
 # tests/c/tsan.supp tells what that hides. Optimised little, so that it builds in minutes.

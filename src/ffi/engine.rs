@@ -124,7 +124,9 @@ impl larder_engine {
     }
 
     pub(super) fn mark_failed(&self) {
-        self.failed.store(true, Ordering::Release);
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            self.edge.wake_all();
+        }
     }
 
     pub(super) fn check_failed(&self) -> Result<()> {

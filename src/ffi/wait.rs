@@ -28,7 +28,9 @@ pub unsafe extern "C" fn larder_engine_wait(
     unsafe {
         engine_call(engine, |engine| {
             let target = output(has_work, "has_work")?;
-            target.write(u32::from(wait(engine, timeout_ms)));
+            let has_work = wait(engine, timeout_ms);
+            engine.check_failed()?;
+            target.write(u32::from(has_work));
             Ok(())
         })
     }

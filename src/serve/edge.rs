@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::request::{Prompt, Request, RequestInput};
-use super::stats::{Board, Stats};
+use super::stats::{Board, N_STATS, Stats};
+use super::sync::{AtomicBool, AtomicU64, Bell, Guard, Lock, Ordering};
 use super::{Limits, bytes_of, check, reserved, reserved_queue};
 use crate::error::{Error, Result};
 use crate::ids::{RequestHandle, TokenId};
@@ -21,15 +21,15 @@ use crate::text::{Text, TokenizeOptions};
 #[derive(Debug)]
 pub struct Edge {
     limits: Limits,
-    pub(super) inbox: Mutex<Inbox>,
+    pub(super) inbox: Lock<Inbox>,
     /// Notified when there is work again; see `wait`.
-    pub(super) work: Condvar,
+    pub(super) work: Bell,
     /// Written to with every submit and cancel.
     pub(super) signal: OnceLock<File>,
     /// Events wait to be drained.
     pub(super) has_events: AtomicBool,
     n_cancels: AtomicU64,
-    board: Board,
+    board: Board<N_STATS>,
 }
 
 #[derive(Debug)]
@@ -71,8 +71,8 @@ impl Edge {
         let inbox = Inbox { tickets, free, submitted: reserved_queue(n)?, n_cancelled: 0 };
         Ok(Arc::new(Edge {
             limits: *limits,
-            inbox: Mutex::new(inbox),
-            work: Condvar::new(),
+            inbox: Lock::new(inbox),
+            work: Bell::new(),
             signal: OnceLock::new(),
             has_events: AtomicBool::new(false),
             n_cancels: AtomicU64::new(0),
@@ -144,7 +144,7 @@ impl Edge {
 
     /// What the engine has done and holds, as of the end of the last step. Takes no lock that a step holds.
     pub fn stats(&self) -> Stats {
-        self.board.read()
+        Stats::from_array(self.board.read())
     }
 
     fn enqueue(&self, input: &RequestInput<'_>, prompt: &[TokenId]) -> Result<RequestHandle> {
@@ -174,7 +174,7 @@ impl Edge {
 
     /// Shows statistics to all threads.
     pub(super) fn show(&self, stats: &Stats) {
-        self.board.write(stats);
+        self.board.write(stats.to_array());
     }
 
     /// Hands over what was submitted, in order, and then the numbers of the live requests that are cancelled.
@@ -213,8 +213,8 @@ impl Edge {
     }
 
     /// A panic while the lock was held leaves the inbox consistent enough: places may be lost, none is doubled.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Guard<'_, Inbox> {
+        self.inbox.lock()
     }
 }
 

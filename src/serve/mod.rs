@@ -16,6 +16,8 @@ mod answer;
 mod batch;
 mod check;
 mod edge;
+#[cfg(all(test, feature = "test-loom"))]
+mod edge_models;
 mod events;
 mod feed;
 mod forecast;
@@ -27,6 +29,7 @@ mod request;
 mod sampler;
 mod schedule;
 mod stats;
+mod sync;
 mod tally;
 mod wait;
 

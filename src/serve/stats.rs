@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
+use super::sync::{AtomicU64, Ordering, fence, pause};
 use crate::error::{Error, Result};
 
 /// Declares the statistics: the struct, its form as an array, and how Prometheus calls each.
@@ -19,11 +19,11 @@ macro_rules! statistics {
         const METRICS: &[(&str, &str, &str)] = &[$((stringify!($name), $kind, $help),)*];
 
         impl Stats {
-            fn to_array(self) -> [u64; METRICS.len()] {
+            pub(super) fn to_array(self) -> [u64; N_STATS] {
                 [$(self.$name,)*]
             }
 
-            fn from_array(values: [u64; METRICS.len()]) -> Stats {
+            pub(super) fn from_array(values: [u64; N_STATS]) -> Stats {
                 let [$($name,)*] = values;
                 Stats { $($name,)* }
             }
@@ -88,74 +88,78 @@ impl Stats {
     }
 }
 
-/// Where one thread writes statistics and others read them: a sequence lock whose data are atomics.
+/// How many statistics there are.
+pub(super) const N_STATS: usize = METRICS.len();
+
+/// Where one thread writes `N` values and others read them: a sequence lock whose data are atomics.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct Board<const N: usize> {
     /// Odd while the values are being written.
     version: AtomicU64,
-    values: [AtomicU64; METRICS.len()],
+    values: [AtomicU64; N],
 }
 
 /// Reads that may meet a write before the reader steps aside for the writer.
 const MAX_SPINS: usize = 100;
 
-impl Board {
-    pub(super) fn new() -> Board {
-        Board { version: AtomicU64::new(0), values: [const { AtomicU64::new(0) }; METRICS.len()] }
+impl<const N: usize> Board<N> {
+    pub(super) fn new() -> Board<N> {
+        Board { version: AtomicU64::new(0), values: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
     /// Called by one thread at a time.
-    pub(super) fn write(&self, stats: &Stats) {
+    pub(super) fn write(&self, values: [u64; N]) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (place, value) in self.values.iter().zip(stats.to_array()) {
+        for (place, value) in self.values.iter().zip(values) {
             place.store(value, Ordering::Relaxed);
         }
         self.version.store(version + 2, Ordering::Release);
     }
 
     /// The values of one write.
-    pub(super) fn read(&self) -> Stats {
-        for attempt in 0.. {
+    pub(super) fn read(&self) -> [u64; N] {
+        let mut n_spins = 0_usize;
+        loop {
             let before = self.version.load(Ordering::Acquire);
             let values = std::array::from_fn(|i| self.values[i].load(Ordering::Relaxed));
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
-                return Stats::from_array(values);
+                return values;
             }
-            match attempt % MAX_SPINS {
-                0 if attempt > 0 => std::thread::sleep(Duration::from_micros(20)),
-                _ => std::hint::spin_loop(),
+            pause();
+            n_spins += 1;
+            if n_spins.is_multiple_of(MAX_SPINS) {
+                std::thread::sleep(Duration::from_micros(20));
             }
         }
-        Stats::default()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "test-loom")))]
 mod tests {
     use super::*;
 
     #[test]
     fn readers_see_whole_writes() {
-        let board = Board::new();
+        let board = Board::<N_STATS>::new();
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..2)
                 .map(|_| {
                     scope.spawn(|| {
                         let mut last = 0;
                         while last < 20_000 {
-                            let stats = board.read();
-                            assert_eq!(stats, Stats::from_array([stats.steps; METRICS.len()]));
-                            assert!(stats.steps >= last);
-                            last = stats.steps;
+                            let values = board.read();
+                            assert_eq!(values, [values[0]; N_STATS]);
+                            assert!(values[0] >= last);
+                            last = values[0];
                         }
                     })
                 })
                 .collect();
             for n in 1..=20_000 {
-                board.write(&Stats::from_array([n; METRICS.len()]));
+                board.write([n; N_STATS]);
             }
             readers.into_iter().for_each(|reader| reader.join().unwrap());
         });

@@ -3,11 +3,10 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::edge::Edge;
+use super::edge::{Edge, Inbox};
+use super::sync::Ordering;
 use crate::error::Result;
 
 impl Edge {
@@ -18,11 +17,8 @@ impl Edge {
 
     /// Sleeps until [`has_work`](Self::has_work) or for `timeout`, and returns whether there is. Any thread.
     pub fn wait(&self, timeout: Duration) -> bool {
-        let idle = |inbox: &mut super::edge::Inbox| {
-            !inbox.has_live() && !self.has_events.load(Ordering::Acquire)
-        };
-        let waited = self.work.wait_timeout_while(self.lock(), timeout, idle);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let idle = |inbox: &Inbox| !inbox.has_live() && !self.has_events.load(Ordering::Acquire);
+        self.work.wait_while(&self.inbox, timeout, idle)
     }
 
     /// The edge's eventfd, which `make` makes (non-blocking) when there is none yet. Every submit and cancel adds 1 to
@@ -46,9 +42,15 @@ impl Edge {
         Ok(file)
     }
 
+    /// Ends every wait, now and later: no step will come.
+    pub fn wake_all(&self) {
+        self.set_has_events(true);
+        self.tell();
+    }
+
     /// Tells those who wait that there is work.
     pub(super) fn tell(&self) {
-        self.work.notify_all();
+        self.work.ring();
         if let Some(mut file) = self.signal.get() {
             // A full counter has told already.
             let _ = file.write(&1_u64.to_ne_bytes());
@@ -68,7 +70,7 @@ impl Edge {
         if has_events && !had {
             // Whoever is about to sleep has the lock, and sees it.
             drop(self.lock());
-            self.work.notify_all();
+            self.work.ring();
         }
     }
 }

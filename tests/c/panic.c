@@ -3,6 +3,9 @@
 #include "capture.h"
 #include "check.h"
 
+#include <pthread.h>
+#include <time.h>
+
 /* Panics: 0 in the call itself, 1 in a worker during the next forward or step. Only in test libraries. */
 larder_status larder_test_panic(larder_engine *engine, uint32_t where);
 
@@ -14,10 +17,14 @@ static void only_release_works(larder_engine *engine) {
     uint64_t length;
     uint32_t token = 1;
     char text[8];
+    uint32_t has_work;
+    int32_t fd;
+    larder_stats stats;
     larder_memory memory;
     larder_batch batch;
     larder_output output;
     larder_request_options options;
+    larder_stats_init(&stats);
     larder_memory_init(&memory);
     larder_batch_init(&batch);
     larder_output_init(&output);
@@ -33,11 +40,24 @@ static void only_release_works(larder_engine *engine) {
     EXPECT(LARDER_ENGINE_FAILED, larder_request_submit(engine, &options, &request));
     EXPECT(LARDER_ENGINE_FAILED, larder_request_cancel(engine, 1));
     EXPECT(LARDER_ENGINE_FAILED, larder_engine_step(engine, &event, 1, &n));
+    EXPECT(LARDER_ENGINE_FAILED, larder_engine_wait(engine, LARDER_WAIT_FOREVER, &has_work));
+    EXPECT(LARDER_ENGINE_FAILED, larder_engine_event_fd(engine, &fd));
+    EXPECT(LARDER_ENGINE_FAILED, larder_engine_stats(engine, &stats));
+    EXPECT(LARDER_ENGINE_FAILED, larder_name_space_set(engine, 1, NULL));
+    EXPECT(LARDER_ENGINE_FAILED, larder_cache_flush(engine));
     EXPECT(LARDER_ENGINE_FAILED, larder_text_tokenize(engine, "a", 1, 0, &token, 1, &n));
     EXPECT(LARDER_ENGINE_FAILED, larder_text_detokenize(engine, &token, 1, 0, text, 8, &n));
     EXPECT(LARDER_ENGINE_FAILED, larder_text_render_chat(engine, "{}", 2, text, 8, &n));
     SAYS("release");
     EXPECT(LARDER_OK, larder_engine_release(engine));
+}
+
+static larder_status waited = LARDER_OK;
+
+static void *wait_forever(void *engine) {
+    uint32_t has_work;
+    waited = larder_engine_wait(engine, LARDER_WAIT_FOREVER, &has_work);
+    return NULL;
 }
 
 int main(int argc, char **argv) {
@@ -48,8 +68,14 @@ int main(int argc, char **argv) {
                   *third = engine_of(model, &options);
     capture c = capture_begin();
 
+    /* Who sleeps for work that will never come is woken. */
+    pthread_t waiter;
+    CHECK(pthread_create(&waiter, NULL, wait_forever, first) == 0);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     larder_status status = larder_test_panic(first, 0);
     CHECK(status == LARDER_INTERNAL && strstr(larder_last_error(), "injected") != NULL);
+    pthread_join(waiter, NULL);
+    CHECK(waited == LARDER_ENGINE_FAILED);
 
     larder_sequence sequence = 0;
     const uint32_t token = 1;
