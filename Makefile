@@ -6,6 +6,7 @@
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
 # make bench      speed beside llama.cpp and OpenVINO, a table and a picture (hours; BENCH=--quick: minutes, small cases)
 # make bench-cuda   each kernel's share of the bandwidth, on a real GPU
+# make bench-schedule   what scheduling costs a step, and admission on a simulated day; no model is needed
 # make cuda-mutants   faults planted in the kernels, and which tests notice
 # make gotest    the Go module's tests, with the shared and the static library
 # make servertest   the example server, with OpenAI's Python client
@@ -34,7 +35,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-cuda test-avx512 library library-test-panic ctest gotest servertest stage asan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-cuda bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -79,6 +80,10 @@ bench:
 # Each kernel's share of the device's bandwidth, on a real GPU.
 bench-cuda: cuda-toolchain
 	$(CARGO) run --release -p larder-kernels --example bench_gpu
+
+# What scheduling costs a step, and admission on a simulated day.
+bench-schedule:
+	$(CARGO) bench --bench schedule
 
 # Plants faults in the kernels, one at a time, and tells which tests notice (many minutes).
 cuda-mutants: cuda-toolchain

@@ -76,6 +76,8 @@ pub struct Wanted {
     pub n_answers: u32,
     pub sampling: Sampling,
     pub stops: Vec<String>,
+    /// What admission is told to expect. Too little, and answers are paused later.
+    pub hint: u32,
 }
 
 impl Wanted {
@@ -104,6 +106,7 @@ impl Wanted {
         let input = RequestInput {
             prompt: Prompt::Tokens(&self.prompt),
             max_new_tokens: self.max_new,
+            expected_new_tokens: self.hint,
             n_answers: self.n_answers,
             user,
             stops: &stops,
