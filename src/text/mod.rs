@@ -3,6 +3,7 @@
 //! * [`Text`]: text to tokens and back, and conversations to text.
 //! * [`Utf8Stream`]: bytes of tokens to whole characters.
 //! * [`StopMatcher`]: characters to what may be delivered before a stop string.
+//! * [`Matcher`]: which tokens may follow in an answer under a constraint.
 //!
 //! Control tokens written out in a text are ordinary text, unless a call asks for them to be parsed. In a
 //! conversation, those of the template are parsed and those inside messages are not (see `guard`).
@@ -10,23 +11,30 @@
 
 mod chat;
 mod clock;
+mod constraint;
 mod dialect;
 mod encoder;
 mod guard;
 mod heap;
 mod json;
+mod matcher;
 mod pieces;
 mod python;
 mod scored;
 mod source;
 mod stops;
+mod token_trie;
 mod utf8;
 mod vocabulary;
 mod words;
 
+pub use constraint::{ConstraintKind, MAX_CONSTRAINT_BYTES};
+pub use matcher::{Advance, MAX_MATCHER_BYTES, Matcher};
 pub use source::{MAX_TEXT_BYTES, TextSource, TokenizerSource, Vocabulary};
 pub use stops::{StopMatcher, StopState};
 pub use utf8::Utf8Stream;
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -35,6 +43,7 @@ use crate::ids::TokenId;
 use chat::ChatTemplate;
 use encoder::{ControlText, Encoder};
 use pieces::Pieces;
+use token_trie::TokenTrie;
 
 /// How a text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +64,8 @@ pub struct Text {
     suffix: Vec<TokenId>,
     stops: Vec<TokenId>,
     chat: Option<ChatTemplate>,
+    /// Or why there is none.
+    trie: Result<Arc<TokenTrie>>,
     max_text_bytes: usize,
     heap_bytes: u64,
 }
@@ -81,8 +92,11 @@ impl Text {
             bytes => bytes.min(MAX_TEXT_BYTES),
         };
         let template = source.chat_template.as_deref();
+        let stops: Vec<TokenId> = source.stops.iter().copied().map(TokenId).collect();
+        let trie = TokenTrie::new(&parts.pieces, &stops).map(Arc::new);
         let heap_bytes = parts.merger_bytes
             + parts.pieces.heap_bytes()
+            + trie.as_ref().map_or(0, |trie| trie.heap_bytes())
             + heap::added(&parts.added)
             + heap::template(template);
         let variables = || source.template_variables.clone();
@@ -96,8 +110,9 @@ impl Text {
             pieces: parts.pieces,
             strips_leading_space: parts.strips_leading_space,
             bos: source.bos.map(TokenId),
-            stops: source.stops.iter().copied().map(TokenId).collect(),
+            stops,
             chat,
+            trie,
             max_text_bytes,
             heap_bytes,
         })
