@@ -202,7 +202,7 @@
 /** event.finish: larder_request_cancel. */
 #define LARDER_FINISH_CANCELLED 3
 
-/** event.finish: the constraint is complete. */
+/** event.finish: the constraint is fulfilled, and no text can follow. */
 #define LARDER_FINISH_CONSTRAINT 4
 
 /** larder_engine_wait: as long as it takes. */
@@ -449,9 +449,16 @@ typedef struct larder_request_options {
     const struct larder_text *stops;
     /** Elements of stops, at most 16. */
     uint32_t n_stops;
-    /** 0 none, 1 JSON schema, 2 regex, 3 Lark grammar; all but 0 are UNSUPPORTED in this version. */
+    /**
+     * 0 none, 1 JSON schema, 2 regex, 3 Lark grammar (by llguidance, with its extensions). Each answer follows it from
+     * its first byte to its last: only tokens that can still lead to its end are drawn, and a stop token exactly
+     * where it is fulfilled. When it is, and no text can follow, the answer ends with LARDER_FINISH_CONSTRAINT.
+     * LARDER_FINISH_LENGTH and stops may end it before. Log probabilities are those among the tokens that may be drawn.
+     * Needs a tokenizer, else UNSUPPORTED. Submit and step allocate memory for such requests: at most 32 MiB for the
+     * request and for each of its answers, given back when they end; see larder_stats.constraint_bytes.
+     */
     uint32_t constraint_kind;
-    /** The schema, expression or grammar. */
+    /** The schema, expression or grammar, at most 128 KiB. */
     struct larder_text constraint;
     /** How tokens are chosen. Its struct_size may be 0 when all of it is. */
     struct larder_sampling sampling;
@@ -490,7 +497,8 @@ typedef struct larder_event {
     uint32_t finish;
     /**
      * Why a request failed: OUT_OF_SLOTS or LIMIT_REACHED (the host's own sequences or pinned namespaces hold what it
-     * needs), BAD_MODEL (no finite logits, or every token banned), DEVICE (the forward pass failed).
+     * needs; or its constraint's parser has reached one of its bounds), BAD_MODEL (no finite logits, or every token
+     * banned), UNSUPPORTED (no token of the vocabulary continues its constraint), DEVICE (the forward pass failed).
      */
     larder_status status;
     /** Whole UTF-8 characters; may be empty while one is incomplete or a stop is pending. */
@@ -563,6 +571,11 @@ typedef struct larder_stats {
     uint64_t forward_nanoseconds;
     /** Counter: time spent on logits and on drawing tokens. */
     uint64_t sample_nanoseconds;
+    /**
+     * Bytes that compiled constraints and their parsers take, an estimate; those of requests that no step has seen yet
+     * are not in it.
+     */
+    uint64_t constraint_bytes;
 } larder_stats;
 
 /** What the prefix cache does for one namespace. The caller's own: copied. */
@@ -749,7 +762,8 @@ void larder_request_options_init(struct larder_request_options *options);
  *
  * engine, options: not NULL. request: not NULL, written on success only.
  * Errors: INVALID_ARGUMENT (the message names the field; also for a request that could never fit), LIMIT_REACHED
- * (max_requests: try again when one has ended), UNSUPPORTED, ENGINE_FAILED.
+ * (max_requests: try again when one has ended), UNSUPPORTED, ENGINE_FAILED. A constraint is compiled here; a mistake
+ * in it is an INVALID_ARGUMENT with the reason.
  * Any thread, also while a step runs.
  */
 larder_status larder_request_submit(struct larder_engine *engine,

@@ -6,6 +6,7 @@ use larder::backend::ops::Sampling;
 use larder::error::Error;
 use larder::ids::{RequestHandle, TokenId};
 use larder::serve::{Limits, MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, Prompt, RequestInput};
+use larder::text::ConstraintKind;
 use serve_common::*;
 
 /// The refusal of a request that would be fine but for what `change` does.
@@ -141,7 +142,10 @@ fn answers_that_do_not_fit_beside_each_other_follow_one_another() {
 
 #[test]
 fn what_is_not_supported_is_said() {
-    assert!(matches!(refusal(|input| input.constraint_kind = 1), Error::Unsupported(_)));
+    assert!(matches!(
+        refusal(|input| input.constraint = Some((ConstraintKind::Regex, "a"))),
+        Error::Unsupported(_)
+    ));
     assert!(matches!(refusal(|input| input.stops = &["x"]), Error::Unsupported(_)));
     let text = Prompt::Text { text: "x", parse_special: false };
     assert!(matches!(refusal(|input| input.prompt = text), Error::Unsupported(_)));

@@ -251,9 +251,12 @@ pub struct SampleRow<'a> {
     pub output: &'a [TokenId],
     /// Added to the logits before anything else; -inf bans.
     pub biases: &'a [(TokenId, f32)],
+    /// Tokens that may be drawn, as bits: token i is bit `i % 32` of word `i / 32`. The logits of all others become
+    /// -inf before anything else. `None`: all tokens may.
+    pub mask: Option<&'a [u32]>,
     /// Number of the draw in this request: the generator's counter.
     pub counter: u64,
-    /// Room for `sampling.n_logprobs`; filled in descending order, after biases and penalties and before
+    /// Room for `sampling.n_logprobs`; filled in descending order, after mask, biases and penalties and before
     /// temperature.
     pub top: &'a mut [TokenLogprob],
     pub result: SampleResult,

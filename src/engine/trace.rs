@@ -81,6 +81,7 @@ pub(super) fn trace<B: Backend>(
             prompt: &[],
             output: &[],
             biases: &[],
+            mask: None,
             counter: 0,
             top,
             result: SampleResult::None,

@@ -12,6 +12,7 @@ use super::text::{LARDER_TEXT_PARSE_SPECIAL, known_flags};
 use crate::backend::ops::Sampling;
 use crate::error::Result;
 use crate::serve::{MAX_STOPS, Prompt, RequestInput};
+use crate::text::ConstraintKind;
 
 /// A request's handle; 0: none. Carries a generation. Ends with its FINISHED or FAILED events, or with its engine.
 #[allow(non_camel_case_types, reason = "the C name")]
@@ -94,9 +95,14 @@ pub struct larder_request_options {
     pub stops: *const larder_text,
     /// Elements of stops, at most 16.
     pub n_stops: u32,
-    /// 0 none, 1 JSON schema, 2 regex, 3 Lark grammar; all but 0 are UNSUPPORTED in this version.
+    /// 0 none, 1 JSON schema, 2 regex, 3 Lark grammar (by llguidance, with its extensions). Each answer follows it from
+    /// its first byte to its last: only tokens that can still lead to its end are drawn, and a stop token exactly
+    /// where it is fulfilled. When it is, and no text can follow, the answer ends with LARDER_FINISH_CONSTRAINT.
+    /// LARDER_FINISH_LENGTH and stops may end it before. Log probabilities are those among the tokens that may be drawn.
+    /// Needs a tokenizer, else UNSUPPORTED. Submit and step allocate memory for such requests: at most 32 MiB for the
+    /// request and for each of its answers, given back when they end; see larder_stats.constraint_bytes.
     pub constraint_kind: u32,
-    /// The schema, expression or grammar.
+    /// The schema, expression or grammar, at most 128 KiB.
     pub constraint: larder_text,
     /// How tokens are chosen. Its struct_size may be 0 when all of it is.
     pub sampling: larder_sampling,
@@ -137,7 +143,8 @@ pub unsafe extern "C" fn larder_request_options_init(options: *mut larder_reques
 ///
 /// engine, options: not NULL. request: not NULL, written on success only.
 /// Errors: INVALID_ARGUMENT (the message names the field; also for a request that could never fit), LIMIT_REACHED
-/// (max_requests: try again when one has ended), UNSUPPORTED, ENGINE_FAILED.
+/// (max_requests: try again when one has ended), UNSUPPORTED, ENGINE_FAILED. A constraint is compiled here; a mistake
+/// in it is an INVALID_ARGUMENT with the reason.
 /// Any thread, also while a step runs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn larder_request_submit(
@@ -209,10 +216,6 @@ unsafe fn input_from<'a>(
     options: &larder_request_options,
     stops: &'a [&'a str],
 ) -> Result<RequestInput<'a>> {
-    if options.constraint_kind > 3 {
-        let kind = options.constraint_kind;
-        return Err(invalid(format!("options.constraint_kind is {kind}, expected 0 to 3")));
-    }
     if options.reserved != 0 {
         return Err(invalid(format!("options.reserved is {}, must be 0", options.reserved)));
     }
@@ -220,9 +223,10 @@ unsafe fn input_from<'a>(
     let sampling = &options.sampling;
     let n_biases = sampling.n_biases as usize;
     // SAFETY: handed on.
-    let (prompt, bias_tokens, biases) = unsafe {
+    let (prompt, constraint, bias_tokens, biases) = unsafe {
         (
             prompt_from(options)?,
+            constraint_from(options)?,
             input_slice(sampling.bias_tokens, n_biases, "options.sampling.bias_tokens")?,
             input_slice(sampling.biases, n_biases, "options.sampling.biases")?,
         )
@@ -235,7 +239,7 @@ unsafe fn input_from<'a>(
         name_space: options.name_space,
         user: options.user,
         priority: options.priority,
-        constraint_kind: options.constraint_kind,
+        constraint,
         stops,
         sampling: Sampling {
             temperature: sampling.temperature,
@@ -251,6 +255,29 @@ unsafe fn input_from<'a>(
         bias_tokens: token_ids(bias_tokens),
         biases,
     })
+}
+
+/// # Safety
+/// As [`text`], during `'a`.
+unsafe fn constraint_from<'a>(
+    options: &larder_request_options,
+) -> Result<Option<(ConstraintKind, &'a str)>> {
+    let given = options.constraint;
+    let kind = match options.constraint_kind {
+        0 if given.length > 0 => {
+            return Err(invalid("options.constraint is set, but constraint_kind is 0".into()));
+        }
+        0 => return Ok(None),
+        1 => ConstraintKind::JsonSchema,
+        2 => ConstraintKind::Regex,
+        3 => ConstraintKind::Lark,
+        kind => {
+            return Err(invalid(format!("options.constraint_kind is {kind}, expected 0 to 3")));
+        }
+    };
+    // SAFETY: handed on.
+    let source = unsafe { text(given.data, given.length, "options.constraint")? };
+    Ok(Some((kind, source)))
 }
 
 /// Tokens or text, not both.

@@ -67,6 +67,9 @@ pub struct larder_stats {
     pub forward_nanoseconds: u64,
     /// Counter: time spent on logits and on drawing tokens.
     pub sample_nanoseconds: u64,
+    /// Bytes that compiled constraints and their parsers take, an estimate; those of requests that no step has seen yet
+    /// are not in it.
+    pub constraint_bytes: u64,
 }
 
 // SAFETY: integers only.
@@ -75,7 +78,7 @@ unsafe impl Versioned for larder_stats {
     const MIN_BYTES: usize = 8;
 }
 
-const _: () = assert!(size_of::<larder_stats>() == 200);
+const _: () = assert!(size_of::<larder_stats>() == 208);
 
 /// Sets every field to 0, and struct_size. stats: not NULL. Any thread.
 #[unsafe(no_mangle)]
@@ -162,5 +165,5 @@ convert! {
     requests_finished requests_cancelled requests_failed
     prompt_tokens cached_tokens generated_tokens pauses evicted_slots
     steps decode_rows prefill_rows last_step_rows
-    schedule_nanoseconds forward_nanoseconds sample_nanoseconds
+    schedule_nanoseconds forward_nanoseconds sample_nanoseconds constraint_bytes
 }

@@ -9,7 +9,7 @@ use super::pointers::{invalid, output, output_slice};
 use super::request::larder_request;
 use super::status::{
     LARDER_BAD_MODEL, LARDER_DEVICE, LARDER_LIMIT_REACHED, LARDER_OK, LARDER_OUT_OF_SLOTS,
-    larder_status,
+    LARDER_UNSUPPORTED, larder_status,
 };
 use crate::error::Result;
 use crate::serve::{Event, EventKind, Failure, Finish};
@@ -30,7 +30,7 @@ pub const LARDER_FINISH_STOP: u32 = 1;
 pub const LARDER_FINISH_LENGTH: u32 = 2;
 /// event.finish: larder_request_cancel.
 pub const LARDER_FINISH_CANCELLED: u32 = 3;
-/// event.finish: the constraint is complete.
+/// event.finish: the constraint is fulfilled, and no text can follow.
 pub const LARDER_FINISH_CONSTRAINT: u32 = 4;
 
 /// One of the most likely tokens of a position.
@@ -60,7 +60,8 @@ pub struct larder_event {
     /// LARDER_FINISH_
     pub finish: u32,
     /// Why a request failed: OUT_OF_SLOTS or LIMIT_REACHED (the host's own sequences or pinned namespaces hold what it
-    /// needs), BAD_MODEL (no finite logits, or every token banned), DEVICE (the forward pass failed).
+    /// needs; or its constraint's parser has reached one of its bounds), BAD_MODEL (no finite logits, or every token
+    /// banned), UNSUPPORTED (no token of the vocabulary continues its constraint), DEVICE (the forward pass failed).
     pub status: larder_status,
     /// Whole UTF-8 characters; may be empty while one is incomplete or a stop is pending.
     pub text: *const c_char,
@@ -151,6 +152,7 @@ fn finish_code(finish: Finish) -> u32 {
         Finish::Stop => LARDER_FINISH_STOP,
         Finish::Length => LARDER_FINISH_LENGTH,
         Finish::Cancelled => LARDER_FINISH_CANCELLED,
+        Finish::Constraint => LARDER_FINISH_CONSTRAINT,
     }
 }
 
@@ -160,5 +162,7 @@ fn failure_code(failure: Failure) -> larder_status {
         Failure::OutOfSlots => LARDER_OUT_OF_SLOTS,
         Failure::SequenceLimit => LARDER_LIMIT_REACHED,
         Failure::Forward => LARDER_DEVICE,
+        Failure::ConstraintStuck => LARDER_UNSUPPORTED,
+        Failure::ConstraintTooComplex => LARDER_LIMIT_REACHED,
     }
 }

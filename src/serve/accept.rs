@@ -74,10 +74,10 @@ impl Scheduler {
             StopState::Stopped { .. } => {
                 self.end_answer(kv, place, EventKind::Finished(Finish::Stop))
             }
-            StopState::Running if is_last => {
-                self.end_answer(kv, place, EventKind::Finished(Finish::Length))
-            }
-            StopState::Running => Ok(()),
+            StopState::Running => match self.answers[place].advance(drawn.token, is_last) {
+                Some(kind) => self.end_answer(kv, place, kind),
+                None => Ok(()),
+            },
         }
     }
 
@@ -100,8 +100,9 @@ impl Scheduler {
         let kind = event.kind;
         let answer = &mut self.answers[place];
         answer.finish_text(&mut self.scratch);
+        answer.matcher = None;
         self.events.push(event, &self.scratch.piece);
-        if let EventKind::Finished(Finish::Stop | Finish::Length) = kind {
+        if let EventKind::Finished(Finish::Stop | Finish::Length | Finish::Constraint) = kind {
             self.lengths.add(answer.output.len() as u32);
         }
         let (index, sequence) = (answer.request, answer.sequence.take());

@@ -1,12 +1,13 @@
 //! An answer on its way: its sequence, its tokens and its text.
 #![forbid(unsafe_code)]
 
+use super::events::{EventKind, Failure, Finish};
 use super::request::Request;
 use super::{Limits, MAX_STOP_BYTES, MAX_STOPS, bytes_of, reserved};
 use crate::backend::ops::Sampling;
 use crate::error::Result;
 use crate::ids::{SequenceHandle, TokenId};
-use crate::text::{StopMatcher, StopState, Utf8Stream};
+use crate::text::{Advance, Matcher, StopMatcher, StopState, Utf8Stream};
 
 const STOP_BYTES: usize = MAX_STOPS * MAX_STOP_BYTES;
 
@@ -33,6 +34,8 @@ pub(super) struct Answer {
     pub(super) output: Vec<TokenId>,
     /// The request's, with this answer's seed.
     pub(super) sampling: Sampling,
+    /// Where it stands in its constraint.
+    pub(super) matcher: Option<Matcher>,
     text: AnswerText,
 }
 
@@ -50,6 +53,7 @@ impl Answer {
             rank: 0.0,
             output: reserved(limits.sequence_tokens() as usize)?,
             sampling: Sampling::default(),
+            matcher: None,
             text: AnswerText::new(),
         })
     }
@@ -60,7 +64,7 @@ impl Answer {
             + StopMatcher::heap_bytes(MAX_STOPS, STOP_BYTES)
     }
 
-    /// Begins answer `number` of `request`.
+    /// Begins answer `number` of `request`. Allocates when that has a constraint.
     ///
     /// # Errors
     /// Those of [`StopMatcher::set`].
@@ -73,6 +77,7 @@ impl Answer {
         self.output.clear();
         let seed = request.sampling.seed.wrapping_add(u64::from(number));
         self.sampling = Sampling { seed, ..request.sampling };
+        self.matcher = request.matcher.as_ref().map(Matcher::fork);
         self.text.utf8.reset();
         self.text.stops.set(request.stops.iter())
     }
@@ -108,6 +113,19 @@ impl Answer {
             None => request.prompt[position],
             Some(behind) => self.output[behind],
         })
+    }
+
+    /// Whether the answer ends with `token`, the last one that it may have or not, and how. Allocates when it has a
+    /// constraint.
+    pub(super) fn advance(&mut self, token: TokenId, is_last: bool) -> Option<EventKind> {
+        let advance = self.matcher.as_mut().map_or(Advance::Open, |m| m.advance(token));
+        match advance {
+            Advance::Complete => Some(EventKind::Finished(Finish::Constraint)),
+            _ if is_last => Some(EventKind::Finished(Finish::Length)),
+            Advance::Open => None,
+            Advance::Stuck => Some(EventKind::Failed(Failure::ConstraintStuck)),
+            Advance::TooComplex => Some(EventKind::Failed(Failure::ConstraintTooComplex)),
+        }
     }
 
     pub(super) fn push_text(&mut self, bytes: &[u8], scratch: &mut Scratch) -> StopState {

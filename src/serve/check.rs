@@ -14,10 +14,6 @@ use crate::ids::TokenId;
 /// # Errors
 /// `InvalidArgument` names the field; `Unsupported`.
 pub(super) fn options(limits: &Limits, input: &RequestInput<'_>, has_text: bool) -> Result<()> {
-    if input.constraint_kind != 0 {
-        let kind = input.constraint_kind;
-        return Err(Error::Unsupported(format!("constraint_kind is {kind}, only 0 is supported")));
-    }
     if input.n_answers > limits.max_sequences {
         return invalid(format!(
             "n_answers is {}, but max_sequences is {}",

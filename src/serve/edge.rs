@@ -15,7 +15,7 @@ use super::sync::{AtomicBool, AtomicU64, Bell, Guard, Lock, Ordering};
 use super::{Limits, bytes_of, check, reserved, reserved_queue};
 use crate::error::{Error, Result};
 use crate::ids::{RequestHandle, TokenId};
-use crate::text::{Text, TokenizeOptions};
+use crate::text::{Matcher, Text, TokenizeOptions};
 
 /// Takes requests in and cancels them.
 #[derive(Debug)]
@@ -89,16 +89,17 @@ impl Edge {
         shared + n as u64 * place
     }
 
-    /// Checks a request and copies it into a free place. `text` tokenises a prompt that is text; only that
-    /// allocates.
+    /// Checks a request and copies it into a free place. `text` tokenises a prompt that is text, and compiles a
+    /// constraint; only that allocates.
     ///
     /// # Errors
     /// `InvalidArgument` names the field; `Unsupported`; `LimitReached` names max_requests: try again when a request
     /// has ended.
     pub fn submit(&self, text: Option<&Text>, input: &RequestInput<'_>) -> Result<RequestHandle> {
         check::options(&self.limits, input, text.is_some())?;
+        let matcher = compile(text, input)?;
         match input.prompt {
-            Prompt::Tokens(tokens) => self.enqueue(input, tokens),
+            Prompt::Tokens(tokens) => self.enqueue(input, tokens, matcher),
             Prompt::Text { text: prompt, parse_special } => {
                 let text = text.ok_or_else(|| {
                     Error::Unsupported(
@@ -112,7 +113,7 @@ impl Edge {
                     let add_special = true;
                     text.tokenize(prompt, TokenizeOptions { add_special, parse_special })?
                 };
-                self.enqueue(input, &tokens)
+                self.enqueue(input, &tokens, matcher)
             }
         }
     }
@@ -147,10 +148,16 @@ impl Edge {
         Stats::from_array(self.board.read())
     }
 
-    fn enqueue(&self, input: &RequestInput<'_>, prompt: &[TokenId]) -> Result<RequestHandle> {
+    fn enqueue(
+        &self,
+        input: &RequestInput<'_>,
+        prompt: &[TokenId],
+        matcher: Option<Matcher>,
+    ) -> Result<RequestHandle> {
         let max_new_tokens = check::prompt(&self.limits, input, prompt)?;
         let (mut request, generation) = self.take_place()?;
         request.fill(generation, input, prompt, max_new_tokens);
+        request.matcher = matcher;
         let handle = request.handle;
         self.lock().submitted.push_back(request);
         self.tell();
@@ -203,7 +210,8 @@ impl Edge {
     }
 
     /// Takes a place back whose request has ended.
-    pub(super) fn give_back(&self, request: Request) {
+    pub(super) fn give_back(&self, mut request: Request) {
+        request.matcher = None;
         let inbox = &mut *self.lock();
         let ticket = &mut inbox.tickets[request.index()];
         inbox.n_cancelled -= u32::from(ticket.is_cancelled);
@@ -216,6 +224,15 @@ impl Edge {
     pub(super) fn lock(&self) -> Guard<'_, Inbox> {
         self.inbox.lock()
     }
+}
+
+/// The input's constraint, ready for the first token.
+fn compile(text: Option<&Text>, input: &RequestInput<'_>) -> Result<Option<Matcher>> {
+    let Some((kind, source)) = input.constraint else { return Ok(None) };
+    let text = text.ok_or_else(|| {
+        Error::Unsupported("constraint needs a tokenizer, and the model has none".into())
+    })?;
+    text.constrain(kind, source).map(Some)
 }
 
 impl Inbox {

@@ -70,6 +70,8 @@ pub enum Finish {
     /// `max_new_tokens`, or the sequence is full.
     Length,
     Cancelled,
+    /// The constraint is fulfilled, and no text can follow.
+    Constraint,
 }
 
 /// Why an answer failed.
@@ -83,6 +85,10 @@ pub enum Failure {
     SequenceLimit,
     /// The forward pass failed.
     Forward,
+    /// No token of the vocabulary continues the constraint.
+    ConstraintStuck,
+    /// The constraint's parser has reached one of its bounds.
+    ConstraintTooComplex,
 }
 
 /// The ring.

@@ -5,6 +5,7 @@ use super::{Limits, MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, bytes_of, reserved};
 use crate::backend::ops::Sampling;
 use crate::error::Result;
 use crate::ids::{RequestHandle, TokenId};
+use crate::text::{ConstraintKind, Matcher};
 
 /// What a host asks for, unchecked. `Default` is every field's default, with an empty prompt.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,8 +24,8 @@ pub struct RequestInput<'a> {
     pub priority: i32,
     /// Prefixes are shared inside one only.
     pub name_space: u64,
-    /// Only 0 (none) for now.
-    pub constraint_kind: u32,
+    /// What every answer must follow, in which language. Stop tokens are possible exactly where it is fulfilled.
+    pub constraint: Option<(ConstraintKind, &'a str)>,
     /// Texts that end an answer; neither they nor what follows is delivered.
     pub stops: &'a [&'a str],
     pub sampling: Sampling,
@@ -75,6 +76,8 @@ pub(super) struct Request {
     pub(super) sampling: Sampling,
     pub(super) biases: Vec<(TokenId, f32)>,
     pub(super) stops: Stops,
+    /// At the begin of an answer.
+    pub(super) matcher: Option<Matcher>,
 }
 
 impl Request {
@@ -97,6 +100,7 @@ impl Request {
             sampling: Sampling::default(),
             biases: reserved(MAX_BIASES)?,
             stops: Stops::new()?,
+            matcher: None,
         })
     }
 

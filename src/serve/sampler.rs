@@ -10,6 +10,7 @@ use super::request::Request;
 use super::{Limits, MAX_LOGPROBS, bytes_of, reserved};
 use crate::backend::ops::{SampleResult, SampleRow, TokenLogprob};
 use crate::error::Result;
+use crate::text::Matcher;
 
 /// Rows that are sampled together, at most: one tile of the head.
 pub const SAMPLE_TILE: usize = 16;
@@ -55,6 +56,7 @@ impl Sampler {
                     prompt: &request.prompt,
                     output: &answer.output,
                     biases: &request.biases,
+                    mask: answer.matcher.as_ref().map(Matcher::mask),
                     counter: answer.output.len() as u64,
                     top: &mut top[..answer.sampling.n_logprobs as usize],
                     result: SampleResult::None,

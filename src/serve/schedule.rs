@@ -26,7 +26,7 @@ use crate::backend::ops::SampleRow;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::kv::KvRepo;
-use crate::text::Text;
+use crate::text::{Matcher, Text};
 
 /// Drives the requests of one [`Edge`]. Owned by whoever steps; allocates in [`new`](Self::new) only.
 pub struct Scheduler {
@@ -175,6 +175,10 @@ impl Scheduler {
     pub fn end_step(&mut self, kv: &KvRepo) {
         self.edge.set_has_events(self.events.n_waiting() > 0);
         let answers = (self.running.len() as u64, self.paused.len() as u64);
+        let requests =
+            self.requests.iter().flatten().filter_map(|request| request.matcher.as_ref());
+        let matchers = self.answers.iter().filter_map(|answer| answer.matcher.as_ref());
+        self.tally.counts.constraint_bytes = requests.chain(matchers).map(Matcher::bytes).sum();
         let stats = self.tally.end_step(kv, answers);
         self.edge.show(&stats);
     }

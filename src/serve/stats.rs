@@ -56,6 +56,7 @@ statistics! {
     schedule_nanoseconds: "counter", "Time spent on scheduling.";
     forward_nanoseconds: "counter", "Time spent in layers.";
     sample_nanoseconds: "counter", "Time spent on logits and on drawing tokens.";
+    constraint_bytes: "gauge", "Bytes that compiled constraints and their parsers take, an estimate.";
 }
 
 impl Stats {

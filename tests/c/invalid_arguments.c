@@ -235,6 +235,10 @@ static void submit(void) {
     SUBMIT((options.n_stops = 1, options.stops = empty_stop), LARDER_INVALID_ARGUMENT, "stop");
     SUBMIT(options.constraint_kind = 1, LARDER_UNSUPPORTED, "constraint");
     SUBMIT(options.constraint_kind = 4, LARDER_INVALID_ARGUMENT, "constraint_kind");
+    SUBMIT((options.constraint.data = "a", options.constraint.length = 1), LARDER_INVALID_ARGUMENT,
+           "constraint_kind is 0");
+    SUBMIT((options.constraint_kind = 2, options.constraint.length = 1), LARDER_INVALID_ARGUMENT,
+           "constraint");
     SUBMIT(options.sampling.temperature = -1, LARDER_INVALID_ARGUMENT, "temperature");
     SUBMIT(options.sampling.temperature = NAN, LARDER_INVALID_ARGUMENT, "temperature");
     SUBMIT(options.sampling.top_p = 1.5f, LARDER_INVALID_ARGUMENT, "top_p");

@@ -125,7 +125,9 @@ fn stream(engine: &mut Engine) -> Result<Speed> {
             out.write_all(engine.event_text(event))?;
             match event.kind {
                 EventKind::Token => speed.n_new += 1,
-                EventKind::Finished(Finish::Stop) => speed.end = "ended by itself",
+                EventKind::Finished(Finish::Stop | Finish::Constraint) => {
+                    speed.end = "ended by itself"
+                }
                 EventKind::Finished(Finish::Length) => speed.end = "ended at the limit",
                 EventKind::Finished(Finish::Cancelled) => speed.end = "cancelled",
                 EventKind::Failed(failure) => {

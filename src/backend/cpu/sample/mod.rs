@@ -1,6 +1,6 @@
 //! One token for each row of logits. Rows are tasks; nothing is kept between calls.
 //!
-//! The order is fixed: biases, repetition penalty, presence and frequency penalties, log probabilities, then
+//! The order is fixed: mask, biases, repetition penalty, presence and frequency penalties, log probabilities, then
 //! temperature, top-k, top-p over what top-k left, min-p. Equal logits rank by their ids, the lowest first.
 
 mod choose;
@@ -58,6 +58,9 @@ pub fn draw(
     scratch: &mut [u32],
     row: &mut SampleRow<'_>,
 ) -> SampleResult {
+    if let Some(mask) = row.mask {
+        apply_mask(logits, mask);
+    }
     add_biases(logits, row.biases);
     penalise(logits, scratch, row.sampling, row.prompt, row.output);
     if !logits.iter().fold(true, |finite, &logit| finite & (logit < f32::INFINITY)) {
@@ -83,6 +86,24 @@ pub fn draw(
     };
     let chosen = TokenLogprob { token: TokenId(token as u32), logprob: logprob(logits[token]) };
     SampleResult::Token(chosen)
+}
+
+/// Logits whose bit is 0, or missing, become -inf.
+fn apply_mask(logits: &mut [f32], mask: &[u32]) {
+    let words = mask.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(32).zip(words) {
+        match word {
+            u32::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            _ => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn add_biases(logits: &mut [f32], biases: &[(TokenId, f32)]) {

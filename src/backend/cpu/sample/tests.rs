@@ -16,6 +16,7 @@ struct Case {
     prompt: Vec<TokenId>,
     output: Vec<TokenId>,
     biases: Vec<(TokenId, f32)>,
+    mask: Option<Vec<u32>>,
 }
 
 fn with(change: impl FnOnce(&mut Sampling)) -> Case {
@@ -39,6 +40,7 @@ impl Case {
             prompt: &self.prompt,
             output: &self.output,
             biases: &self.biases,
+            mask: self.mask.as_deref(),
             counter,
             top: &mut top,
             result: SampleResult::None,
@@ -288,4 +290,42 @@ fn neutral_settings_are_off() {
     neutral.prompt = ids(&[1, 2, 3]);
     let off = with(|s| s.temperature = 1.0);
     (0..50).for_each(|i| assert_eq!(neutral.token(&logits, i), off.token(&logits, i)));
+}
+
+/// The same as a ban of each token that the mask leaves out, whatever else is set.
+#[test]
+fn a_mask_bans_what_it_leaves_out() {
+    for n in [1, 31, 32, 33, 64, 700] {
+        let logits = noise(n, 9);
+        let all: Vec<u32> = vec![u32::MAX; n.div_ceil(32)];
+        let some: Vec<u32> = (0..n.div_ceil(32) as u64)
+            .map(|i| [0x8001_0F01, 0, u32::MAX][i as usize % 3])
+            .collect();
+        let short = some[..some.len() - 1].to_vec();
+        for mask in [all.clone(), some, short, vec![], vec![0; all.len()]] {
+            let is_allowed =
+                |token: &usize| mask.get(token / 32).is_some_and(|w| w >> (token % 32) & 1 == 1);
+            let bans = (0..n).filter(|token| !is_allowed(token));
+            let bans: Vec<_> =
+                bans.map(|token| (TokenId(token as u32), f32::NEG_INFINITY)).collect();
+            let mut case =
+                with(|s| (s.temperature, s.top_p, s.n_logprobs) = (0.8, 0.9, n.min(5) as u32));
+            (case.prompt, case.sampling.repetition_penalty) = (ids(&[0, 2]), 1.5);
+            let banned = Case { biases: bans, ..case.clone() };
+            let masked = Case { mask: Some(mask.clone()), ..case };
+            let kernels = Kernels::supported();
+            for counter in 0..20 {
+                let (result, top) = masked.run(&kernels[0], &logits, counter);
+                assert_eq!(
+                    (result, top),
+                    banned.run(&kernels[0], &logits, counter),
+                    "{n} {mask:x?}"
+                );
+                match result {
+                    SampleResult::Token(drawn) => assert!(is_allowed(&(drawn.token.0 as usize))),
+                    _ => assert!(!(0..n).any(|token| is_allowed(&token))),
+                }
+            }
+        }
+    }
 }

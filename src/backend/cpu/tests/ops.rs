@@ -249,6 +249,7 @@ fn rows_are_sampled_each_for_itself() {
             prompt: &prompt,
             output: &[],
             biases: &[],
+            mask: None,
             counter,
             top: &mut [],
             result: SampleResult::None,
