@@ -92,7 +92,9 @@ fn bench_takes_cases() {
     let cases = ["-c", "decode 5 2 3", "-c", "first 9 4", "-r", "1", "--threads", "1"];
     let output = larder(&[&["bench", &tiny_model()], &cases[..]].concat());
     let text = stdout(&output);
-    for part in ["decode       2 tokens of 3 each", "at depth 5", "first        9 tokens", " ms "] {
+    for part in
+        ["decode       2 tokens of 3 each", "at depth 5", "first        9 tokens", "4 cached"]
+    {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     let output = larder(&[&["bench", &tiny_model(), "--json"], &cases[..]].concat());
@@ -102,6 +104,7 @@ fn bench_takes_cases() {
     assert_eq!((lines.len(), &lines[0]["engine"]), (3, &"larder".into()));
     assert_eq!((&lines[1]["case"], &lines[1]["tokens"]), (&"decode 5 2 3".into(), &6.into()));
     assert!(lines[2]["seconds"][0].as_f64().unwrap() > 0.0, "{text}");
+    assert_eq!((&lines[2]["tokens"], &lines[2]["cached"]), (&9.into(), &4.into()));
 }
 
 #[test]
