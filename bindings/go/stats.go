@@ -38,6 +38,8 @@ type Stats struct {
 	ScheduleTime time.Duration // Since Open: time spent on scheduling.
 	ForwardTime  time.Duration // Since Open: time spent in layers.
 	SampleTime   time.Duration // Since Open: time spent on logits and on drawing tokens.
+
+	ConstraintBytes uint64 // Bytes that compiled constraints and their parsers take, an estimate.
 }
 
 // Stats waits for nothing.
@@ -115,5 +117,6 @@ func (s *Stats) numbers(c *C.larder_stats) []number {
 		{nanoseconds(&s.ScheduleTime), &c.schedule_nanoseconds},
 		{nanoseconds(&s.ForwardTime), &c.forward_nanoseconds},
 		{nanoseconds(&s.SampleTime), &c.sample_nanoseconds},
+		{&s.ConstraintBytes, &c.constraint_bytes},
 	}
 }
