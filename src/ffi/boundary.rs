@@ -49,8 +49,8 @@ pub(super) unsafe fn engine_call(
 /// own; regular expressions need most).
 const DEEP_BYTES: usize = 4 << 20;
 
-/// Runs a call that parses what is not trusted. Where the caller's stack may be too small for its depth, it gets another
-/// one for its time.
+/// Runs a call that parses what is not trusted. Where the caller's stack may be too small for its depth, it gets
+/// another one for its time.
 pub(super) fn deep<T>(call: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(DEEP_BYTES, 2 * DEEP_BYTES, call)
 }

@@ -98,7 +98,7 @@ pub struct larder_request_options {
     /// 0 none, 1 JSON schema, 2 regex, 3 Lark grammar (by llguidance, with its extensions). Each answer follows it from
     /// its first byte to its last: only tokens that can still lead to its end are drawn, and a stop token exactly
     /// where it is fulfilled. When it is, and no text can follow, the answer ends with LARDER_FINISH_CONSTRAINT.
-    /// LARDER_FINISH_LENGTH and stops may end it before. Log probabilities are those among the tokens that may be drawn.
+    /// LARDER_FINISH_LENGTH and stops may end it before. Log probabilities are those among what may be drawn.
     /// Needs a tokenizer, else UNSUPPORTED. Submit and step allocate memory for such requests: at most 32 MiB for the
     /// request and for each of its answers, given back when they end; see larder_stats.constraint_bytes.
     pub constraint_kind: u32,

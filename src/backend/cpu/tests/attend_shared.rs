@@ -5,6 +5,7 @@ use super::{Config, close, configs, same_bits};
 use crate::backend::cpu::dispatch::Kernels;
 use crate::backend::ops::AttendOp;
 use crate::dtype::KvType;
+use std::io::Write;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -148,11 +149,13 @@ fn shared_prompt() {
                 })
                 .collect();
             times.sort();
-            println!(
+            writeln!(
+                std::io::stdout(),
                 "{n_heads}/{n_kv_heads} x {head_dim}, {n_rows} rows: {:.2} ms, least {:.2}",
                 times[7].as_secs_f64() * 1e3,
                 times[0].as_secs_f64() * 1e3
-            );
+            )
+            .unwrap();
         }
     }
 }
