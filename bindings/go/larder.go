@@ -20,11 +20,7 @@
 // environment, the program contains the library instead of needing liblarder.so.
 package larder
 
-/*
-#cgo !larder_static pkg-config: larder
-#cgo larder_static pkg-config: larder-static
-#include <larder.h>
-*/
+// #include <larder.h>
 import "C"
 
 import "runtime"

@@ -3,8 +3,6 @@
 package direct
 
 /*
-#cgo !larder_static pkg-config: larder
-#cgo larder_static pkg-config: larder-static
 #include <stdlib.h>
 #include <larder.h>
 
