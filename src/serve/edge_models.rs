@@ -64,7 +64,9 @@ fn a_submit_wakes_all_who_wait() {
         let edge = edge(1);
         let waiters = [(); 2].map(|()| beside(&edge, |edge| edge.wait(HOUR)));
         let handle = submit(&edge).unwrap();
-        waiters.map(|waiter| assert!(waiter.join().unwrap()));
+        for waiter in waiters {
+            assert!(waiter.join().unwrap());
+        }
         let (requests, cancelled) = collect(&edge);
         assert!(requests.len() == 1 && requests[0].handle == handle && cancelled.is_empty());
     });
@@ -164,7 +166,9 @@ fn a_counted_cancel_is_seen() {
         let mut cancelled = Vec::new();
         edge.cancelled(&mut cancelled);
         assert!(cancelled.len() as u64 >= n_cancels);
-        cancellers.map(|canceller| canceller.join().unwrap().unwrap());
+        for canceller in cancellers {
+            canceller.join().unwrap().unwrap();
+        }
         assert_eq!(edge.n_cancels(), 2);
         assert!(!edge.is_one_wanted(0..2));
         requests.into_iter().for_each(|request| edge.give_back(request));
