@@ -73,16 +73,13 @@ fn k07_namespaces_share_nothing() {
     let mut server = Server::new(&chat_model(), &ample());
     let wanted = Wanted::greedy(&prompt(40, 1), 8);
     let alone = &wanted.alone(&chat_model())[0];
-    let mut user = 0;
-    for (name_space, n_cached) in
-        [(0, 0), (1, 0), (2, 0), (u64::MAX, 0), (1, 39), (0, 39), (u64::MAX, 39)]
-    {
+    let turns = [(0, 0), (1, 0), (2, 0), (u64::MAX, 0), (1, 39), (0, 39), (u64::MAX, 39)];
+    for (user, (name_space, n_cached)) in (0..).zip(turns) {
         wanted.submit_as(&server.port, user, |input| RequestInput { name_space, ..input }).unwrap();
         server.run(user as usize + 1, 8);
         let answer = server.answer(user, 0);
         answer.assert_is(alone, "K07");
         assert_eq!(answer.n_cached_tokens, n_cached, "namespace {name_space}");
-        user += 1;
     }
     server.assert_idle();
 }

@@ -123,7 +123,8 @@ pub(super) fn reason(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let mut text = text.split("\n<").next().unwrap_or_default().trim();
     if text.len() > MAX_REASON_BYTES {
-        text = &text[..text.floor_char_boundary(MAX_REASON_BYTES)];
+        let end = (0..=MAX_REASON_BYTES).rev().find(|&end| text.is_char_boundary(end));
+        text = &text[..end.unwrap_or(0)];
     }
     text.to_string()
 }

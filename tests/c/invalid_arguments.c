@@ -233,7 +233,7 @@ static void submit(void) {
     SUBMIT((options.n_stops = 1, options.stops = bad_stop), LARDER_INVALID_ARGUMENT, "stops[0]");
     SUBMIT((options.n_stops = 1, options.stops = null_stop), LARDER_INVALID_ARGUMENT, "stops[0]");
     SUBMIT((options.n_stops = 1, options.stops = empty_stop), LARDER_INVALID_ARGUMENT, "stop");
-    SUBMIT(options.constraint_kind = 1, LARDER_UNSUPPORTED, "constraint");
+    SUBMIT(options.constraint_kind = 1, LARDER_INVALID_ARGUMENT, "constraint");
     SUBMIT(options.constraint_kind = 4, LARDER_INVALID_ARGUMENT, "constraint_kind");
     SUBMIT((options.constraint.data = "a", options.constraint.length = 1), LARDER_INVALID_ARGUMENT,
            "constraint_kind is 0");

@@ -1,7 +1,7 @@
 /* Statistics before and after requests, and the same as Prometheus' text. */
 #include "check.h"
 
-enum { N_METRICS = 24, MAX_NAME = 64, MAX_NEW_TOKENS = 6, N_PROMPT = 20 };
+enum { N_METRICS = 25, MAX_NAME = 64, MAX_NEW_TOKENS = 6, N_PROMPT = 20 };
 
 static larder_engine *engine;
 

@@ -315,10 +315,10 @@ fn a_mask_bans_what_it_leaves_out() {
             let masked = Case { mask: Some(mask.clone()), ..case };
             let kernels = Kernels::supported();
             for counter in 0..20 {
-                let (result, top) = masked.run(&kernels[0], &logits, counter);
+                let (result, top) = masked.run(kernels[0], &logits, counter);
                 assert_eq!(
                     (result, top),
-                    banned.run(&kernels[0], &logits, counter),
+                    banned.run(kernels[0], &logits, counter),
                     "{n} {mask:x?}"
                 );
                 match result {
