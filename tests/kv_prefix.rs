@@ -471,3 +471,28 @@ fn what_is_read_is_never_evicted() {
     assert_eq!(N_EVICTED.load(Relaxed), 14);
     assert_eq!((repo.length(reader), repo.tree_slots(), repo.free_slots()), (Ok(6), 6, 0));
 }
+
+/// Sequences that grow in turn behind a full tree get runs to grow in, and little is evicted before its time.
+#[test]
+fn evicted_slots_come_in_runs() {
+    let (total, n_sequences) = (32_768, 8);
+    let mut repo = KvRepo::new(total, n_sequences, total).unwrap();
+    for space in 0..32 {
+        fill(&mut repo, space, &(0..1024).collect::<Vec<_>>());
+    }
+    assert_eq!(repo.empty_slots(), 0);
+    let sequences: Vec<_> = (0..n_sequences).map(|_| repo.open().unwrap()).collect();
+    for _ in 0..512 {
+        for &sequence in &sequences {
+            repo.append(sequence, &mut [Slot(0)]).unwrap();
+        }
+        assert!(repo.empty_slots() <= total / 8, "{}", repo.empty_slots());
+    }
+    for sequence in sequences {
+        let (mut n, mut last) = (0, repo.last_segment(sequence).unwrap());
+        while last != NO_SEGMENT {
+            (n, last) = (n + 1, repo.segments()[last as usize].parent);
+        }
+        assert!(n <= 512 / 16, "512 tokens lie in {n} runs");
+    }
+}

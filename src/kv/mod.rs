@@ -11,6 +11,7 @@
 //! ([`MAX_NAME_SPACES`]), and then nothing of a further one is cached.
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod chains;
 mod idle;
 mod prefix;
@@ -39,10 +40,19 @@ pub struct KvRepo {
     runs: FreeRuns,
     segments: Segments,
     sequences: Sequences,
+    /// Slots that may be empty so that sequences find free blocks.
+    spare: u32,
     on_evicted: OnEvicted,
     /// Slots evicted so far.
     n_evicted: u64,
 }
+
+/// The share of all slots that may be empty so that sequences find free blocks. In a small repo it does not matter how
+/// slots lie.
+const SPARE_SHARE: u32 = 8;
+const MIN_SPARE: u32 = 512;
+/// A free run that is so much longer than needed has room for sequences on both sides.
+const ROOMY: u32 = 4 * blocks::BLOCK;
 
 impl KvRepo {
     /// The most slots: the index behind the last is the padding slot, and `u32::MAX` is no segment.
@@ -65,6 +75,7 @@ impl KvRepo {
             runs: FreeRuns::new(total_tokens)?,
             segments: Segments::new(total_tokens)?,
             sequences: Sequences::new(max_sequences)?,
+            spare: Some(total_tokens / SPARE_SHARE).filter(|&n| n >= MIN_SPARE).unwrap_or(0),
             on_evicted: OnEvicted::default(),
             n_evicted: 0,
         })
@@ -96,8 +107,9 @@ impl KvRepo {
         self.sequences.open(Sequence { last_segment, n_tokens })
     }
 
-    /// Appends `slots.len()` tokens to a sequence and fills in their slots: first those right behind its last one,
-    /// then the longest free runs. What the tree holds is evicted as far as needed.
+    /// Appends `slots.len()` tokens to a sequence and fills in their slots: first those right behind its last one, then
+    /// those of the longest free runs or, where these are short, of free blocks. What the tree holds is evicted as far
+    /// as needed, and a little more where the tokens would lie scattered.
     ///
     /// # Errors
     /// `StaleHandle`; `LimitReached` names max_sequence_tokens; `OutOfSlots`, only when fewer slots are free than
@@ -116,7 +128,7 @@ impl KvRepo {
             let (needed, free) = (slots.len() as u64, u64::from(self.free_slots()));
             return Err(Error::OutOfSlots { needed, free });
         }
-        self.make_free(slots.len() as u32);
+        self.make_room(last_segment, slots.len() as u32);
         self.segments.join(last_segment);
         let sequence = self.sequences.get_mut(handle)?;
         let mut rest = slots;
@@ -225,7 +237,9 @@ fn next_run(
             return Ok((behind, taken));
         }
     }
-    let taken = runs.take_longest(wanted);
+    let has_room = runs.longest() >= wanted.saturating_add(ROOMY);
+    let block = if has_room { None } else { runs.take_block(wanted) };
+    let taken = block.or_else(|| runs.take_longest(wanted));
     taken.ok_or_else(|| Error::Internal("the KV repo counts free slots that no run has".into()))
 }
 

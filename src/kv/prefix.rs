@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::blocks::BLOCK;
 use super::idle::Evict;
 use super::radix::{Evicted, Prefix};
 use super::sequences::Sequence;
 use super::spaces::NameSpaceSettings;
-use super::{KvRepo, segments::Segments, slots::FreeRuns};
+use super::{KvRepo, ROOMY, segments::Segments, slots::FreeRuns};
 use crate::error::Result;
 use crate::ids::{SequenceHandle, Slot, TokenId};
 
@@ -191,11 +192,25 @@ impl KvRepo {
         self.n_evicted
     }
 
-    /// Evicts until `n` slots hold nothing, as far as possible.
-    pub(super) fn make_free(&mut self, n: u32) {
+    /// Evicts until `n` slots hold nothing, as far as possible. Where they would not lie behind `last` and no long run
+    /// is free, some more until there are free blocks: slots that are evicted one by one would be taken one by one,
+    /// by sequences that grow in turn, and in the end every token would lie by itself.
+    pub(super) fn make_room(&mut self, last: u32, n: u32) {
         let n_missing = n.saturating_sub(self.runs.n_free());
         if n_missing > 0 {
             self.evicting(|segments, runs, evicted| segments.evict(n_missing, runs, evicted));
+        }
+        let behind = self.segments.slot_behind(last);
+        if behind.is_some_and(|slot| self.runs.n_at(slot) >= n)
+            || self.runs.longest() >= n.saturating_add(ROOMY)
+        {
+            return;
+        }
+        while self.runs.blocks.n_free() < n.div_ceil(BLOCK)
+            && self.runs.n_free() < self.spare
+            && self.segments.tree.n_evictable > 0
+        {
+            self.evicting(|segments, runs, evicted| segments.evict(BLOCK, runs, evicted));
         }
     }
 

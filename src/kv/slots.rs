@@ -4,6 +4,7 @@
 //! Everything is an array reserved by [`FreeRuns::new`]; taking and returning a run costs O(log runs).
 #![forbid(unsafe_code)]
 
+use super::blocks::Blocks;
 use super::{filled, reserved};
 use crate::error::Result;
 
@@ -19,6 +20,7 @@ pub(super) struct FreeRuns {
     place: Vec<u32>,
     /// First slots of the runs; the longest on top, of equal ones the lowest.
     heap: Vec<u32>,
+    pub(super) blocks: Blocks,
 }
 
 impl FreeRuns {
@@ -31,6 +33,7 @@ impl FreeRuns {
             first: filled(n, 0)?,
             place: filled(n, 0)?,
             heap: reserved(n.div_ceil(2))?,
+            blocks: Blocks::new(n_slots)?,
         };
         if n_slots > 0 {
             runs.insert(0, n_slots);
@@ -41,7 +44,7 @@ impl FreeRuns {
     /// Heap bytes of `new(n_slots)`: free runs never touch, so there are at most half as many as slots.
     pub(super) fn bytes(n_slots: u32) -> u64 {
         let n = u64::from(n_slots);
-        (3 * n + n.div_ceil(2)) * size_of::<u32>() as u64
+        (3 * n + n.div_ceil(2)) * size_of::<u32>() as u64 + Blocks::bytes(n_slots)
     }
 
     /// Number of free slots.
@@ -49,10 +52,19 @@ impl FreeRuns {
         self.n_free
     }
 
+    /// Slots of the free run that begins at `start`; 0 when none does.
+    pub(super) fn n_at(&self, start: u32) -> u32 {
+        self.length.get(start as usize).copied().unwrap_or(0)
+    }
+
+    /// Slots of the longest run.
+    pub(super) fn longest(&self) -> u32 {
+        self.heap.first().map_or(0, |&first| self.length[first as usize])
+    }
+
     /// Takes up to `max` slots from `start` on and returns how many: 0 when no free run begins there.
     pub(super) fn take_at(&mut self, start: u32, max: u32) -> u32 {
-        let length = self.length.get(start as usize).copied().unwrap_or(0);
-        let taken = length.min(max);
+        let taken = self.n_at(start).min(max);
         if taken > 0 {
             self.cut(start, start, taken);
         }
@@ -74,6 +86,26 @@ impl FreeRuns {
         Some((start, taken))
     }
 
+    /// Takes up to `max` slots from the begin of a free block on, and returns `(start, length)`; `None` when no block
+    /// is wholly free. The block's rest is for the sequence that gets them.
+    pub(super) fn take_block(&mut self, max: u32) -> Option<(u32, u32)> {
+        let start = self.blocks.first()?;
+        let first = self.run_with(start);
+        let end = first + self.length[first as usize];
+        let taken = max.min(end - start);
+        self.cut(first, start, taken);
+        Some((start, taken))
+    }
+
+    /// The first slot of the free run that `slot` lies in.
+    fn run_with(&self, slot: u32) -> u32 {
+        let mut first = slot;
+        while self.length[first as usize] == 0 {
+            first -= 1;
+        }
+        first
+    }
+
     /// Gives back the used slots `start .. start + length` and joins them with the free runs on either side.
     pub(super) fn give(&mut self, start: u32, length: u32) {
         if length == 0 {
@@ -81,7 +113,8 @@ impl FreeRuns {
         }
         let (mut start, mut end) = (start, start + length);
         self.n_free += length;
-        let behind = self.length.get(end as usize).copied().unwrap_or(0);
+        self.blocks.give(start, length);
+        let behind = self.n_at(end);
         if behind > 0 {
             self.remove(end);
             end += behind;
@@ -102,7 +135,12 @@ impl FreeRuns {
 
     /// Takes `start .. start + taken` out of the run that begins at `first`.
     fn cut(&mut self, first: u32, start: u32, taken: u32) {
+        self.blocks.take(start, taken);
         let end = first + self.length[first as usize];
+        self.n_free -= taken;
+        if first == start && start + taken < end {
+            return self.shorten(first, taken);
+        }
         self.remove(first);
         if first < start {
             self.insert(first, start - first);
@@ -110,7 +148,17 @@ impl FreeRuns {
         if start + taken < end {
             self.insert(start + taken, end - start - taken);
         }
-        self.n_free -= taken;
+    }
+
+    /// Moves a run's begin behind its first `n` slots, as when a sequence grows: it seldom moves in the heap.
+    fn shorten(&mut self, first: u32, n: u32) {
+        let (start, length) = (first + n, self.length[first as usize] - n);
+        let index = self.place[first as usize] as usize;
+        self.length[first as usize] = 0;
+        self.length[start as usize] = length;
+        self.first[(start + length - 1) as usize] = start;
+        self.put(index, start);
+        self.sift_down(index);
     }
 
     fn insert(&mut self, start: u32, length: u32) {
@@ -261,6 +309,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_the_largest_repo_do_not_overflow() {
-        assert_eq!(FreeRuns::bytes(u32::MAX - 2), 14 * (u64::from(u32::MAX) - 2) + 2);
+        let n = u64::from(u32::MAX) - 2;
+        assert_eq!(FreeRuns::bytes(u32::MAX - 2), 14 * n + 2 + 12 * (n / 32));
     }
 }
