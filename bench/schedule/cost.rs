@@ -17,20 +17,22 @@ const N_STEPS: usize = 20_000;
 /// Prints median and 99th percentile, with nobody waiting and with as many waiting as run.
 pub fn report() -> Result<()> {
     println!("scheduling, {N_RUNNING} requests running, {N_STEPS} steps, microseconds a step");
-    println!("| waiting | median | p99 | largest | rows a step |");
-    println!("| --- | --- | --- | --- | --- |");
+    println!("| waiting | median | p99 | largest | of it scheduling, mean | rows a step |");
+    println!("| --- | --- | --- | --- | --- | --- |");
     for n_waiting in [0, N_RUNNING] {
-        let (mut times, n_rows) = measure(n_waiting)?;
+        let (mut times, schedule, n_rows) = measure(n_waiting)?;
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         let (median, p99, most) = (at(0.5), at(0.99), at(1.0));
-        println!("| {n_waiting} | {median:.1} | {p99:.1} | {most:.0} | {n_rows:.0} |");
+        println!(
+            "| {n_waiting} | {median:.1} | {p99:.1} | {most:.0} | {schedule:.1} | {n_rows:.0} |"
+        );
     }
     Ok(())
 }
 
-/// Microseconds of each step, and the mean number of rows.
-fn measure(n_waiting: u32) -> Result<(Vec<f64>, f64)> {
+/// Microseconds of each step, those of `schedule` in the mean since the begin, and the mean number of rows.
+fn measure(n_waiting: u32) -> Result<(Vec<f64>, f64, f64)> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/chat");
     let text = Engine::create(&model, &Options::default())?.text().cloned();
     let limits = Limits {
@@ -64,7 +66,9 @@ fn measure(n_waiting: u32) -> Result<(Vec<f64>, f64)> {
             n_rows += rows;
         }
     }
-    Ok((times, n_rows as f64 / N_STEPS as f64))
+    let stats = host.stats();
+    let schedule = stats.schedule_nanoseconds as f64 / stats.steps as f64 / 1e3;
+    Ok((times, schedule, n_rows as f64 / N_STEPS as f64))
 }
 
 fn job(random: &mut Random) -> Job {

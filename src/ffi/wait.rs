@@ -28,20 +28,16 @@ pub unsafe extern "C" fn larder_engine_wait(
     unsafe {
         engine_call(engine, |engine| {
             let target = output(has_work, "has_work")?;
-            let has_work = wait(engine, timeout_ms);
+            let timeout = match timeout_ms {
+                LARDER_WAIT_FOREVER => Duration::MAX,
+                ms => Duration::from_millis(u64::from(ms)),
+            };
+            let has_work = engine.edge.wait(timeout);
             engine.check_failed()?;
             target.write(u32::from(has_work));
             Ok(())
         })
     }
-}
-
-fn wait(engine: &larder_engine, timeout_ms: u32) -> bool {
-    if timeout_ms != LARDER_WAIT_FOREVER {
-        return engine.edge.wait(Duration::from_millis(u64::from(timeout_ms)));
-    }
-    while !engine.edge.wait(Duration::from_secs(3600)) {}
-    true
 }
 
 /// An eventfd for the host's own poll, epoll or io_uring: readable once a request was submitted or cancelled since the

@@ -4,6 +4,7 @@
 //! answer that is alone is let in whatever is expected: waiting would not help it.
 #![forbid(unsafe_code)]
 
+use super::answer::Answer;
 use super::events::{EventKind, Failure};
 use super::forecast::Need;
 use super::line::{Next, queue};
@@ -152,7 +153,13 @@ impl Scheduler {
             Err(Error::LimitReached(_)) => return Ok(Opened::NotNow),
             Err(error) => return Err(error),
         };
-        if is_alone {
+        let n_most = |answer: &Answer| {
+            let request = requests[answer.request].as_ref();
+            request.map_or(0, |request| answer.n_to_come(request))
+        };
+        let n_most: usize = running.iter().map(|&place| n_most(&answers[place])).sum();
+        let n_own = known.n_tokens() - n_cached as usize + known.n_most_new();
+        if is_alone || n_most + n_own <= kv.free_slots() as usize {
             return Ok(Opened::Yes(sequence, n_cached as usize));
         }
         // With its sequence open, what it shares is no longer another's own, and what it takes out of the idle part
@@ -184,6 +191,11 @@ impl Scheduler {
 impl Known<'_> {
     fn n_tokens(&self) -> usize {
         self.request.prompt.len() + self.output.len()
+    }
+
+    /// Tokens that it may still get, at most.
+    fn n_most_new(&self) -> usize {
+        self.request.max_new_tokens as usize - self.output.len()
     }
 
     /// What it will need, when its sequence has `n_fed` tokens, `n_private` of them in slots of its own.

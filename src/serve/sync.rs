@@ -102,10 +102,12 @@ impl Bell {
         timeout: Duration,
         mut idle: impl FnMut(&T) -> bool,
     ) -> bool {
-        let end = Instant::now() + timeout;
+        // What no clock reaches is for ever.
+        let end = Instant::now().checked_add(timeout);
         let mut guard = lock.lock();
         while idle(&guard) {
-            let left = end.saturating_duration_since(Instant::now());
+            let left =
+                end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return false;
             }
