@@ -1,13 +1,13 @@
 //! Sampling: one token for each row of logits, chosen on the device.
 //!
-//! The order is fixed: biases, repetition penalty, presence and frequency penalties, log probabilities, then
+//! The order is fixed: mask, biases, repetition penalty, presence and frequency penalties, log probabilities, then
 //! temperature, top-k, top-p over what top-k left, min-p. Equal logits rank by their ids, the lowest first. A draw is
 //! a pure function of the logits, the settings, the seed and the counter.
 //!
-//! Up to five launches: `sample_biases` and `sample_penalties` where there are any; `sample_reduce`, many blocks a
-//! row, for the largest logit and the sum of exponentials; `sample_weigh`, many blocks a row, unless all rows are
-//! greedy; `sample_finish`, one block a row. Weights are 64-bit fixed-point numbers, so that their sums are exact
-//! whatever the order, and the tokens are never sorted: a histogram over the distance to the largest logit finds the
+//! Up to six launches: `sample_masks`, `sample_biases` and `sample_penalties` where there are any; `sample_reduce`,
+//! many blocks a row, for the largest logit and the sum of exponentials; `sample_weigh`, many blocks a row, unless all
+//! rows are greedy; `sample_finish`, one block a row. Weights are 64-bit fixed-point numbers, so that their sums are
+//! exact whatever the order, and the tokens are never sorted: a histogram over the distance to the largest logit finds the
 //! bin in which a cut lies, and radix digits find the token in the bin.
 
 mod feed;
@@ -47,6 +47,9 @@ pub struct Settings {
 pub trait Rows {
     fn n_rows(&self) -> usize;
     fn settings(&self, row: usize) -> Settings;
+    /// Tokens that may be chosen, as bits: token i is bit `i % 32` of word `i / 32`, and missing words are 0. The
+    /// others' logits become -inf first. `None`: all may.
+    fn mask(&self, row: usize) -> Option<&[u32]>;
     /// Added to the logits before anything else, in this order; -inf bans.
     fn biases(&self, row: usize) -> impl Iterator<Item = (u32, f32)>;
     /// Tokens that came before, apart.
@@ -57,7 +60,7 @@ pub trait Rows {
 /// Memory of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
-    /// f32 `[n_rows][vocab]`; biases and penalties change it.
+    /// f32 `[n_rows][vocab]`; masks, biases and penalties change it.
     pub logits: DevicePtr,
     /// [`Limits::scratch_bytes`], a multiple of 16.
     pub scratch: DevicePtr,
@@ -132,6 +135,7 @@ impl Sampler {
             tops_per_row = tops_per_row.max(to.n_top);
         }
         let mut feed = Feed::new(kernels, stream, places, &limits, staging.edits);
+        feed.mask(rows, staging.masks)?;
         if let Err(error) = feed.send(rows, &mut self.seen) {
             self.seen.fill(0);
             return Err(error);
@@ -157,6 +161,8 @@ impl Sampler {
 struct Staging<'a> {
     rows: &'a mut [Row],
     edits: &'a mut [Edit],
+    /// `[rows][mask_words]`
+    masks: &'a mut [u32],
     choices: &'a [Choice],
     tops: &'a [TopToken],
 }
@@ -169,7 +175,8 @@ impl Staging<'_> {
         let at = limits.scratch();
         let n_rows = limits.rows as usize;
         let n_tops = n_rows * limits.logprobs as usize;
-        // SAFETY: the four parts lie apart, inside of the staging, and any bytes are values of them.
+        let n_mask_words = n_rows * limits.mask_words();
+        // SAFETY: the parts lie apart, inside of the staging, and any bytes are values of them.
         unsafe {
             Staging {
                 rows: from_raw_parts_mut(base.add(at.rows as usize).cast(), n_rows),
@@ -177,6 +184,7 @@ impl Staging<'_> {
                     base.add(at.edits as usize).cast(),
                     limits.edits as usize,
                 ),
+                masks: from_raw_parts_mut(base.add(at.masks as usize).cast(), n_mask_words),
                 choices: from_raw_parts(base.add(at.choices as usize).cast(), n_rows),
                 tops: from_raw_parts(base.add(at.tops as usize).cast(), n_tops),
             }

@@ -5,6 +5,8 @@
 mod common;
 #[path = "sample_parts/distribution.rs"]
 mod distribution;
+#[path = "sample_parts/mask.rs"]
+mod mask;
 
 use larder_kernels::driver::PinnedBlock;
 use larder_kernels::sample::{Limits, Places, Rows, Sampler, Settings, TopToken};
@@ -16,6 +18,7 @@ struct Case {
     prompt: Vec<u32>,
     output: Vec<u32>,
     biases: Vec<(u32, f32)>,
+    mask: Option<Vec<u32>>,
 }
 
 fn with(change: impl FnOnce(&mut Settings)) -> Case {
@@ -40,6 +43,9 @@ impl Rows for Cases<'_> {
     }
     fn settings(&self, row: usize) -> Settings {
         self.0[row].settings
+    }
+    fn mask(&self, row: usize) -> Option<&[u32]> {
+        self.0[row].mask.as_deref()
     }
     fn biases(&self, row: usize) -> impl Iterator<Item = (u32, f32)> {
         self.0[row].biases.iter().copied()
@@ -86,6 +92,13 @@ fn uniform(seed: u64, counter: u64) -> f64 {
 fn adjusted(case: &Case, logits: &[f32]) -> Vec<f32> {
     let settings = &case.settings;
     let mut logits = logits.to_vec();
+    if let Some(mask) = &case.mask {
+        for (i, logit) in logits.iter_mut().enumerate() {
+            if mask.get(i / 32).is_none_or(|word| word >> (i % 32) & 1 == 0) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
     for &(token, bias) in &case.biases {
         logits.get_mut(token as usize).into_iter().for_each(|logit| *logit += bias);
     }

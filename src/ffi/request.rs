@@ -102,7 +102,7 @@ pub struct larder_request_options {
     /// Needs a tokenizer, else UNSUPPORTED. Submit and step allocate memory for such requests: at most 32 MiB for the
     /// request and for each of its answers, given back when they end; see larder_stats.constraint_bytes.
     pub constraint_kind: u32,
-    /// The schema, expression or grammar, at most 128 KiB.
+    /// The schema, expression or grammar: at most 128 KiB, and 4 KiB for one expression, string of a schema or line.
     pub constraint: larder_text,
     /// How tokens are chosen. Its struct_size may be 0 when all of it is.
     pub sampling: larder_sampling,

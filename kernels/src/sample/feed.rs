@@ -1,4 +1,5 @@
-//! Biases and penalties of the rows on their way to the device, through a staging that may be smaller than they are.
+//! Masks, biases and penalties of the rows on their way to the device; biases and penalties go through a staging that
+//! may be smaller than they are.
 
 use super::layout::{Edit, FOLLOWS, Limits, Row, Scratch};
 use super::{Places, Rows, Settings};
@@ -17,6 +18,7 @@ pub(super) struct Feed<'a> {
     stream: &'a Stream,
     places: &'a Places,
     scratch: Scratch,
+    limits: Limits,
     vocab: u32,
     /// The staging's edits: first biases, then penalties.
     edits: &'a mut [Edit],
@@ -32,8 +34,44 @@ impl<'a> Feed<'a> {
         limits: &Limits,
         edits: &'a mut [Edit],
     ) -> Feed<'a> {
-        let (scratch, vocab) = (limits.scratch(), limits.vocab);
-        Feed { kernels, stream, places, scratch, vocab, edits, n_biases: 0, n_edits: 0 }
+        let (limits, scratch, vocab) = (*limits, limits.scratch(), limits.vocab);
+        Feed { kernels, stream, places, scratch, limits, vocab, edits, n_biases: 0, n_edits: 0 }
+    }
+
+    /// Sends the masks of the rows that have one, by way of `staging`, and applies them.
+    pub fn mask(&self, rows: &impl Rows, staging: &mut [u32]) -> Result<()> {
+        let mask_words = self.limits.mask_words();
+        let masks = (0..rows.n_rows()).filter_map(|row| Some((row as u32, rows.mask(row)?)));
+        let mut n_masks = 0;
+        for (place, (row, mask)) in staging.chunks_exact_mut(mask_words).zip(masks) {
+            let n = mask.len().min(mask_words - 1);
+            place[0] = row;
+            place[1..=n].copy_from_slice(&mask[..n]);
+            place[1 + n..].fill(0);
+            n_masks += 1;
+        }
+        if n_masks == 0 {
+            return Ok(());
+        }
+        let masks = self.places.scratch + self.scratch.masks;
+        let bytes = (n_masks * mask_words * size_of::<u32>()) as u64;
+        let (logits, vocab, mask_words) = (self.places.logits, self.vocab, mask_words as u32);
+        let launch = Launch {
+            grid: [vocab.div_ceil(THREADS), n_masks as u32, 1],
+            block: [THREADS, 1, 1],
+            shared_bytes: 0,
+            dependent: true,
+        };
+        // SAFETY: both places are as large as the limits' masks, the staging is not written before the stream has been
+        // waited for, and the kernel's rows are inside of the logits.
+        unsafe {
+            self.stream.copy_to_device(masks, staging.as_mut_ptr().cast(), bytes)?;
+            self.kernels.function("sample_masks").launch(
+                self.stream,
+                launch,
+                &mut args![logits, masks, mask_words, vocab],
+            )
+        }
     }
 
     /// Sends every row's edits and the table of rows, which is in the staging already. `seen` has one element per

@@ -92,6 +92,7 @@ pub(super) struct Scratch {
     pub edits: u64,
     pub choices: u64,
     pub tops: u64,
+    pub masks: u64,
     pub tiles: u64,
     pub weights: u64,
     pub masses: u64,
@@ -106,6 +107,11 @@ pub(super) const WEIGHT_BYTES: u64 = 16;
 impl Limits {
     pub(super) fn tiles(&self) -> u32 {
         self.vocab.div_ceil(TILE)
+    }
+
+    /// Words of a row's mask: the row, and a bit per token.
+    pub(super) fn mask_words(&self) -> usize {
+        1 + self.vocab.div_ceil(32) as usize
     }
 
     pub(super) fn scratch(&self) -> Scratch {
@@ -123,6 +129,7 @@ impl Limits {
             edits: place(edits * size_of::<Edit>() as u64),
             choices: place(rows * size_of::<Choice>() as u64),
             tops: place(rows * logprobs * size_of::<TopToken>() as u64),
+            masks: place(rows * 4 * self.mask_words() as u64),
             tiles: place(tiles * TILE_BYTES),
             weights: place(tiles * WEIGHT_BYTES),
             masses: place(bins * 8),
@@ -136,7 +143,7 @@ impl Limits {
         self.scratch().bytes
     }
 
-    /// Pinned host bytes that a call needs: the scratch's begin, up to the log probabilities.
+    /// Pinned host bytes that a call needs: the scratch's begin, up to the masks.
     pub fn staging_bytes(&self) -> u64 {
         self.scratch().tiles
     }

@@ -130,6 +130,10 @@ impl Rows for Wanted<'_, '_> {
         }
     }
 
+    fn mask(&self, row: usize) -> Option<&[u32]> {
+        self.0[row].mask
+    }
+
     fn biases(&self, row: usize) -> impl Iterator<Item = (u32, f32)> {
         self.0[row].biases.iter().map(|&(token, bias)| (token.0, bias))
     }
