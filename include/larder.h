@@ -458,7 +458,7 @@ typedef struct larder_request_options {
      * request and for each of its answers, given back when they end; see larder_stats.constraint_bytes.
      */
     uint32_t constraint_kind;
-    /** The schema, expression or grammar, at most 128 KiB. */
+    /** The schema, expression or grammar: at most 128 KiB, and 4 KiB for one expression, string of a schema or line. */
     struct larder_text constraint;
     /** How tokens are chosen. Its struct_size may be 0 when all of it is. */
     struct larder_sampling sampling;

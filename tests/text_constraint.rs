@@ -209,7 +209,7 @@ fn mistakes_are_refused_with_their_reason() {
             "unevaluatedProperties",
         ),
         (JsonSchema, r##"{"$ref": "#/nowhere"}"##, "nowhere"),
-        (JsonSchema, r#"{"$ref": "http://example.com/x"}"#, "example.com"),
+        (JsonSchema, r#"{"$ref": "elsewhere.json"}"#, "elsewhere"),
         (JsonSchema, r#"{"enum": []}"#, "Unsatisfiable"),
         (Regex, "(", "regex"),
         (Regex, "a(?=b)", "look-around"),
@@ -238,6 +238,14 @@ fn bounds_are_told_with_their_numbers() {
     let deep = |open: &str, close: &str, n| format!("{}a{}", open.repeat(n), close.repeat(n));
     assert!(refusal(Regex, &deep("(", ")", 101)).contains("101 deep, at most 100"));
     with_stop().constrain(Regex, &deep("(", ")", 100)).unwrap();
+    assert!(refusal(Regex, &"a?".repeat(60_000)).contains("120000 bytes, at most 4096"));
+    with_stop().constrain(Regex, &"a?".repeat(2048)).unwrap();
+    let schema = |n| format!(r#"{{"type": "string", "pattern": "{}\\\\\""}}"#, "a?".repeat(n));
+    assert!(refusal(JsonSchema, &schema(2046)).contains("string of 4098 bytes, at most 4096"));
+    with_stop().constrain(JsonSchema, &schema(2045)).unwrap();
+    let line = |n| format!("start: \"{}\"", "a".repeat(n));
+    assert!(refusal(Lark, &line(4088)).contains("line of 4097 bytes, at most 4096"));
+    with_stop().constrain(Lark, &line(4087)).unwrap();
     let lines = "\n".repeat(2001);
     assert!(refusal(Lark, &lines).contains("lines, at most 2000"));
 }

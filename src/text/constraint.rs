@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 pub const MAX_CONSTRAINT_BYTES: usize = 128 << 10;
 /// Brackets that may be open at once in a constraint's text.
 const MAX_NESTING: usize = 100;
+/// Bytes of one expression: a regular expression, a string of a schema, a line of a grammar. llguidance's time grows
+/// with the square of an expression's length, and its fuel is only spent later.
+const MAX_EXPRESSION_BYTES: usize = 4 << 10;
 /// Lines of a grammar: llguidance follows its rules by recursion.
 const MAX_GRAMMAR_LINES: usize = 2_000;
 /// Compiling runs on a stack of its own, since the host's may be small.
@@ -80,6 +83,21 @@ fn check_size(kind: ConstraintKind, source: &str) -> Result<()> {
             "nests brackets {deepest} deep, at most {MAX_NESTING} are possible"
         )));
     }
+    let longest = match kind {
+        ConstraintKind::Regex => source.len(),
+        ConstraintKind::JsonSchema => longest_string(source),
+        ConstraintKind::Lark => source.lines().map(str::len).max().unwrap_or(0),
+    };
+    if longest > MAX_EXPRESSION_BYTES {
+        let what = match kind {
+            ConstraintKind::Regex => "is an expression",
+            ConstraintKind::JsonSchema => "has a string",
+            ConstraintKind::Lark => "has a line",
+        };
+        return Err(invalid(&format!(
+            "{what} of {longest} bytes, at most {MAX_EXPRESSION_BYTES} are possible"
+        )));
+    }
     let n_lines = source.lines().count();
     if kind == ConstraintKind::Lark && n_lines > MAX_GRAMMAR_LINES {
         return Err(invalid(&format!(
@@ -87,6 +105,21 @@ fn check_size(kind: ConstraintKind, source: &str) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Bytes of the longest string of a JSON text.
+fn longest_string(json: &str) -> usize {
+    let (mut longest, mut begin, mut is_escaped) = (0, None, false);
+    for (at, byte) in json.bytes().enumerate() {
+        match (byte, begin) {
+            _ if is_escaped => is_escaped = false,
+            (b'\\', Some(_)) => is_escaped = true,
+            (b'"', Some(first)) => (longest, begin) = (longest.max(at - first), None),
+            (b'"', None) => begin = Some(at + 1),
+            _ => {}
+        }
+    }
+    longest
 }
 
 fn parser(trie: &TokenTrie, kind: ConstraintKind, source: &str) -> anyhow::Result<TokenParser> {
