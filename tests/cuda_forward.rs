@@ -241,6 +241,37 @@ fn every_policy() {
     Policy::ALL[0].set();
 }
 
+/// Forks of one prompt go on in one pass, some by a token and one by many: each as the reference.
+#[test]
+fn forks_in_one_batch() {
+    let _world = World::new();
+    for (name, kv_type) in
+        [("llama", KvType::F32), ("gemma3", KvType::BF16), ("qwen3", KvType::F32)]
+    {
+        let golden = golden(name);
+        let tolerance = tolerance(&folder(name), name, kv_type);
+        let tokens = &golden.tokens[0];
+        let mut engine = engine(&folder(name), kv_type);
+        let trunk = engine.sequence_open().unwrap();
+        append(&mut engine, trunk, &tokens[..40]);
+        let lengths: [usize; 3] = [40, 33, 40];
+        let forks = lengths.map(|n| engine.sequence_fork(trunk, n as u64).unwrap());
+        let ends = [41, 48, 44];
+        let rows: Vec<_> = (0..3)
+            .flat_map(|i| tokens[lengths[i]..ends[i]].iter().map(move |&token| (i, token)))
+            .map(|(i, token)| (forks[i], token))
+            .chain([(trunk, tokens[40])])
+            .collect();
+        let ours = forward(&mut engine, &rows);
+        let theirs: Vec<_> = (0..3)
+            .flat_map(|i| golden.logits[lengths[i]..ends[i]].iter())
+            .chain([&golden.logits[40]])
+            .cloned()
+            .collect();
+        check(&format!("{name}, {kv_type:?}, forks"), &ours, &theirs, tolerance);
+    }
+}
+
 /// 8-bit K and V: what rounding to 1 of 127, or to three bits, leaves of the logits of these models.
 #[test]
 fn eight_bit_k_and_v() {

@@ -200,3 +200,86 @@ gguf_files! {
     gguf_gemma3: "gemma3",
     gguf_phi3: "phi3",
 }
+
+/// Sequences that share whole splits of K and V, at every place around their borders, forked from one another, and a
+/// stranger: rows in one pass give the same bits as each sequence alone.
+#[test]
+fn forks_in_one_pass_are_as_alone() {
+    for name in ["llama", "mistral-swa", "gemma2"] {
+        let longer = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder(name)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), longer.path().join(file.file_name())).unwrap();
+        }
+        let config = longer.path().join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let key = "\"max_position_embeddings\": ";
+        assert!(text.contains(&format!("{key}256")), "{text}");
+        std::fs::write(&config, text.replace(&format!("{key}256"), &format!("{key}700"))).unwrap();
+        for n_threads in [1, 2] {
+            check_forks(longer.path(), n_threads);
+        }
+    }
+}
+
+/// Each fork: its parent, the tokens that they share, and its own ones, of which the last ones come in one pass.
+const FORKS: [(usize, usize, usize, usize); 6] = [
+    (0, 255, 5, 1),
+    (0, 256, 3, 1),
+    (0, 257, 9, 4),
+    (0, 520, 2, 2),
+    (4, 515, 20, 7),
+    (3, 258, 1, 1),
+];
+
+fn check_forks(path: &Path, n_threads: u32) {
+    const TRUNK: usize = 530;
+    let options = Options { n_threads, total_tokens: 1300, max_sequences: 8, ..options(600) };
+    let token = |sequence: usize, position: usize| (sequence * 31 + position * 7) as u32 % 90;
+    let mut texts = vec![(0..TRUNK).map(|position| token(0, position)).collect::<Vec<_>>()];
+    for (i, (parent, n_shared, n_own, _)) in FORKS.into_iter().enumerate() {
+        let own = (n_shared..n_shared + n_own).map(|position| token(i + 1, position));
+        texts.push(texts[parent][..n_shared].iter().copied().chain(own).collect());
+    }
+    let n_last = |i: usize| if i == 0 { 1 } else { FORKS[i - 1].3 };
+    let alone: Vec<Vec<Vec<u32>>> = texts
+        .iter()
+        .enumerate()
+        .map(|(i, text)| {
+            let mut engine = Engine::create(path, &options).unwrap();
+            let sequence = engine.sequence_open().unwrap();
+            let rows = text.chunks(90).flat_map(|chunk| append(&mut engine, sequence, chunk));
+            bits(&rows.collect::<Vec<_>>())[text.len() - n_last(i)..].to_vec()
+        })
+        .collect();
+
+    let mut engine = Engine::create(path, &options).unwrap();
+    let mut sequences = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        let (sequence, from) = match i.checked_sub(1).map(|fork| FORKS[fork]) {
+            Some((parent, n_shared, ..)) => {
+                let parent = sequences[parent];
+                (engine.sequence_fork(parent, n_shared as u64).unwrap(), n_shared)
+            }
+            None => (engine.sequence_open().unwrap(), 0),
+        };
+        sequences.push(sequence);
+        for chunk in text[from..text.len() - n_last(i)].chunks(90) {
+            append(&mut engine, sequence, chunk);
+        }
+    }
+    let rows: Vec<_> = [3, 0, 5, 1, 6, 2, 4]
+        .into_iter()
+        .flat_map(|i| {
+            let last = &texts[i][texts[i].len() - n_last(i)..];
+            last.iter().map(|&token| (i, token)).collect::<Vec<_>>()
+        })
+        .collect();
+    let batch: Vec<_> = rows.iter().map(|&(i, token)| (sequences[i], token)).collect();
+    let together = bits(&forward(&mut engine, &batch));
+    for (i, alone) in alone.iter().enumerate() {
+        let ours = rows.iter().zip(&together).filter(|((sequence, _), _)| *sequence == i);
+        let ours: Vec<_> = ours.map(|(_, row)| row.clone()).collect();
+        assert_eq!(&ours, alone, "{path:?}: sequence {i}, {n_threads} threads");
+    }
+}

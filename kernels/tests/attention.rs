@@ -157,22 +157,74 @@ fn large_scores() {
 /// Forks of forks, prefixes taken together and apart.
 #[test]
 fn shared_prefixes() {
-    let device = common::device();
     let shapes = [shape(4, 1, 64, None), shape(8, 2, 32, None), shape(2, 2, 64, Some(70))];
-    for (shape, kind) in shapes.into_iter().zip([KvKind::BF16, KvKind::F16, KvKind::F16]) {
-        for sharing in [TOGETHER, APART] {
-            let mut rows = Rows::scattered(TOTAL_TOKENS, 9);
-            let trunk = rows.chain(130);
-            let branch = rows.fork(trunk, 67);
-            for (parent, more, n) in
-                [(trunk, 1, 1), (branch, 2, 1), (branch, 66, 3), (trunk, 40, 40), (branch, 1, 1)]
-            {
-                rows.add_behind(parent, more, n);
+    for_policies(|device| {
+        for (shape, kind) in shapes.into_iter().zip([KvKind::BF16, KvKind::F16, KvKind::F16]) {
+            for sharing in [TOGETHER, APART] {
+                let mut rows = Rows::scattered(TOTAL_TOKENS, 9);
+                let trunk = rows.chain(130);
+                let branch = rows.fork(trunk, 67);
+                for (parent, more, n) in [
+                    (trunk, 1, 1),
+                    (branch, 2, 1),
+                    (branch, 66, 3),
+                    (trunk, 40, 40),
+                    (branch, 1, 1),
+                ] {
+                    rows.add_behind(parent, more, n);
+                }
+                rows.add(33, 1);
+                check(device, &case(shape, kind, kind), &rows.with_padding(1), sharing);
             }
-            rows.add(33, 1);
-            check(&device, &case(shape, kind, kind), &rows.with_padding(1), sharing);
         }
-    }
+    });
+}
+
+/// Decode rows behind a prefix around the edges of a tile of 64, of every kind; caps and windows that end in it.
+#[test]
+fn shared_prefixes_of_every_length_and_kind() {
+    use KvKind::{BF16, F16, F32, Fp8, Int8};
+    let cases = [
+        (1, case(shape(4, 1, 64, None), BF16, BF16)),
+        (63, case(shape(6, 6, 16, None), F16, F16)),
+        (64, Case { softcap: Some(0.8), ..case(shape(6, 1, 80, None), F16, BF16) }),
+        (65, case(shape(4, 2, 32, Some(66)), F32, F32)),
+        (127, case(shape(4, 1, 64, None), Int8, Int8)),
+        (128, case(shape(4, 2, 128, None), Fp8, F16)),
+        (129, case(shape(2, 1, 256, Some(131)), BF16, BF16)),
+        (200, case(shape(40, 2, 16, None), F16, F16)),
+    ];
+    for_policies(|device| {
+        for (i, (n_shared, case)) in cases.iter().enumerate() {
+            let mut rows = Rows::scattered(TOTAL_TOKENS, i as u64);
+            let prefix = rows.chain(*n_shared);
+            for more in [1, 1, 2, 64, 3] {
+                rows.add_behind(prefix, more, 1);
+            }
+            check(device, case, &rows.with_padding(1), TOGETHER);
+        }
+    });
+}
+
+/// More rows behind a prefix than a tile has, prompts and decode rows mixed, and a sequence that ends where others
+/// go on.
+#[test]
+fn many_rows_share_a_prefix() {
+    for_policies(|device| {
+        for (shape, kind) in
+            [(shape(8, 1, 64, None), KvKind::BF16), (shape(3, 1, 32, None), KvKind::F32)]
+        {
+            let mut rows = Rows::scattered(TOTAL_TOKENS, 21);
+            let trunk = rows.chain(140);
+            let end = rows.add_behind(trunk, 3, 1);
+            for (more, n) in [(1, 1), (30, 30), (5, 5), (1, 1), (20, 2), (1, 1), (9, 9), (2, 1)] {
+                rows.add_behind(trunk, more, n);
+            }
+            rows.add_behind(end, 4, 2);
+            rows.add_behind(end, 1, 1);
+            check(device, &case(shape, kind, kind), &rows.with_padding(1), TOGETHER);
+        }
+    });
 }
 
 /// No rows but padding.

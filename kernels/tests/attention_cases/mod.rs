@@ -197,8 +197,8 @@ impl Rows {
         self.add_behind(Chain { last_segment: NO_SEGMENT, n_tokens: 0 }, n_tokens, n);
     }
 
-    /// The same behind a chain that others may have, too.
-    pub fn add_behind(&mut self, parent: Chain, n_more: u32, n: u32) {
+    /// The same behind a chain that others may have, too. Gives its own chain.
+    pub fn add_behind(&mut self, parent: Chain, n_more: u32, n: u32) -> Chain {
         assert!(n <= n_more, "rows are a sequence's own");
         let chain = self.fork(parent, n_more);
         self.sequences.push(SequenceRows {
@@ -209,6 +209,7 @@ impl Rows {
         });
         self.rows.extend(self.n_rows..self.n_rows + n);
         self.n_rows += n;
+        chain
     }
 
     pub fn chain(&mut self, n_tokens: u32) -> Chain {

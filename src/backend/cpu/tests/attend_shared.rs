@@ -7,7 +7,6 @@ use crate::backend::ops::AttendOp;
 use crate::dtype::KvType;
 use std::io::Write;
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
 fn fork(parent: usize, at: usize, n: usize) -> Branch {
     Branch { parent, at, n }
@@ -123,39 +122,53 @@ fn shared_in_waves() {
     }
 }
 
-/// Decode rows behind a shared prompt: `cargo test --release -- --ignored --nocapture shared_prompt`. Prints
-/// the median time of a pass for some shapes and numbers of rows.
+/// Decode rows behind a shared prompt of 2,048 tokens. Prints median times of a layer's attention on one thread, with
+/// the prompt's segments shared, and in turn with segments for each sequence that name the same slots:
+/// `cargo test --release --lib shared_prompt -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn shared_prompt() {
     let kernels = *Kernels::supported().last().unwrap();
-    for (n_heads, n_kv_heads, head_dim) in [(32, 8, 64), (32, 8, 128), (16, 16, 64), (32, 4, 128)] {
+    let mut out = std::io::stdout();
+    writeln!(out, "heads | rows | together, ms | apart, ms | ratio").unwrap();
+    for (n_heads, n_kv_heads, head_dim) in [(32, 8, 64), (32, 8, 128), (16, 16, 64), (9, 3, 64)] {
         for n_rows in [2, 4, 16, 32] {
-            let config = Config { kernels, n_threads: 2, exact: false };
+            let config = Config { kernels, n_threads: 1, exact: false };
             let op = op(heads(n_heads, n_kv_heads, head_dim), None, None);
             let mut forest = vec![Branch::root(2048)];
-            forest.resize(n_rows + 1, Branch { parent: 0, at: 2048, n: 2048 + 16 });
+            forest.resize(n_rows + 1, fork(0, 2048, 2048 + 16));
             let types = (KvType::BF16, KvType::BF16);
             let mut bench = Bench::forest(config, op, types, (&forest, 4096, 2), n_rows);
             let parts: Vec<_> = (1..=n_rows).map(|i| (i, 2063..2064)).collect();
+            let shared = bench.last.clone();
+            let apart: Vec<u32> = shared.iter().map(|&last| bench.copy_chain(last)).collect();
             let mut elsewhere = vec![1_u64; 8 << 20];
-            let mut times: Vec<Duration> = (0..15)
-                .map(|_| {
+            let mut times = [Vec::new(), Vec::new()];
+            for _ in 0..31 {
+                for (last, times) in [&shared, &apart].into_iter().zip(&mut times) {
+                    bench.last.clone_from(last);
                     // As in a model of many layers, K and V of this one are in no cache.
                     elsewhere.iter_mut().for_each(|value| *value += 1);
-                    let begin = Instant::now();
+                    let begin = thread_seconds();
                     bench.run(&parts);
-                    begin.elapsed()
-                })
-                .collect();
-            times.sort();
-            writeln!(
-                std::io::stdout(),
-                "{n_heads}/{n_kv_heads} x {head_dim}, {n_rows} rows: {:.2} ms, least {:.2}",
-                times[7].as_secs_f64() * 1e3,
-                times[0].as_secs_f64() * 1e3
-            )
-            .unwrap();
+                    times.push(thread_seconds() - begin);
+                }
+            }
+            let [together, apart] = times.map(|mut times| {
+                times.sort_by(f64::total_cmp);
+                1e3 * times[times.len() / 2]
+            });
+            let ratio = apart / together;
+            let what = format!("{n_heads}/{n_kv_heads} of {head_dim}");
+            writeln!(out, "{what} | {n_rows} | {together:.2} | {apart:.2} | {ratio:.2}").unwrap();
         }
     }
+}
+
+/// Seconds that this thread has run: others may have the processor meanwhile.
+fn thread_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the address is that of a timespec.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }

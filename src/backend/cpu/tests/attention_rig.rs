@@ -234,6 +234,14 @@ impl Bench {
         Bench { rig, op, sequences, segments, last }
     }
 
+    /// A chain of its own with the same slots.
+    pub fn copy_chain(&mut self, last: u32) -> u32 {
+        let Some(&segment) = self.segments.get(last as usize) else { return NO_SEGMENT };
+        let parent = self.copy_chain(segment.parent);
+        self.segments.push(Segment { parent, ..segment });
+        self.segments.len() as u32 - 1
+    }
+
     /// Attention of the given positions of the given sequences; the batch's rows are in reverse.
     pub fn run(&mut self, parts: &[(usize, std::ops::Range<usize>)]) -> Vec<Vec<f32>> {
         let row_len = (self.op.heads.n_heads * self.op.heads.head_dim) as usize;
