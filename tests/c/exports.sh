@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# The shared library exports exactly what the header declares, beside llguidance's own C functions (llg_*), which Rust
-# exports from every dependency that has such.
+# The shared library exports larder_* only, and exactly what the header declares.
 set -euo pipefail
 library=$1
 header=$(dirname "$0")/../../include/larder.h
 
-exported=$(nm -D --defined-only "$library" | awk '{print $NF}' | grep -v '^llg_' | sort -u)
+exported=$(nm -D --defined-only "$library" | awk '{print $NF}' | sort -u)
 declared=$(grep -oE '^[a-z].*\blarder_[a-z_]+\(' "$header" | grep -oE 'larder_[a-z_]+\(' | tr -d '(' | sort -u)
 diff <(echo "$declared") <(echo "$exported")
 

@@ -9,7 +9,7 @@ static_assert(sizeof(larder_options) == 96 && sizeof(larder_hooks) == 64, "sizes
 static_assert(sizeof(larder_memory) == 80 && sizeof(larder_batch) == 48, "sizes are pinned");
 static_assert(sizeof(larder_output) == 40 && sizeof(larder_sampling) == 64, "sizes are pinned");
 static_assert(sizeof(larder_request_options) == 168 && sizeof(larder_event) == 80, "sizes are pinned");
-static_assert(sizeof(larder_stats) == 200 && sizeof(larder_name_space_options) == 16, "sizes are pinned");
+static_assert(sizeof(larder_stats) == 208 && sizeof(larder_name_space_options) == 16, "sizes are pinned");
 
 int main() {
     larder_memory memory{};
