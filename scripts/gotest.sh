@@ -6,8 +6,7 @@ set -euo pipefail
 prefix=$(realpath "$1")
 cd "$(dirname "$0")/.."
 
-export PATH=$PWD/build/go-toolchain/bin:$PATH
-export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
+source scripts/go_env.sh
 modules=(bindings/go examples/go/server)
 
 unformatted=$("$(go env GOROOT)/bin/gofmt" -l "${modules[@]}")
@@ -17,10 +16,10 @@ if [ -n "$unformatted" ]; then
 fi
 for module in "${modules[@]}"; do
     echo "== $module"
-    (cd "$module" && go vet ./... && go test -race ./...)
+    (cd "$module" && go vet ./... && go test -count=1 -race ./...)
 done
 echo "== bindings/go, static"
 cd bindings/go
 export GOFLAGS="${GOFLAGS:-} -tags=larder_static"
 unset LD_LIBRARY_PATH
-GOGC=1 GOEXPERIMENT=cgocheck2 GODEBUG=cgocheck=1 go test ./...
+GOGC=1 GOEXPERIMENT=cgocheck2 GODEBUG=cgocheck=1 go test -count=1 ./...

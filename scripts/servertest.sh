@@ -5,8 +5,7 @@ set -euo pipefail
 prefix=$(realpath "$1")
 cd "$(dirname "$0")/.."
 
-export PATH=$PWD/build/go-toolchain/bin:$PATH
-export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
+source scripts/go_env.sh
 (cd examples/go/server && go build -race -o ../../../build/server .)
 
 folder=build/server-tests

@@ -27,8 +27,8 @@ class Server:
         self.lines = []
         for line in self.process.stderr:
             self.lines.append(line)
-            if found := re.search(r"url=(http://\S+)", line):
-                self.url = found[1]
+            if found := re.search(r"address=(\S+)", line):
+                self.url = f"http://{found[1]}"
                 break
         else:
             raise RuntimeError(f"the server did not start: {self.lines}")

@@ -113,7 +113,7 @@ func run(s *settings) error {
 	if err != nil {
 		return err
 	}
-	slog.Info("listening", "url", "http://"+listener.Addr().String(), "model", s.name)
+	slog.Info("listening", "address", listener.Addr().String(), "model", s.name)
 	web := &server{engine: engine, name: s.name, perUser: s.perUser, started: time.Now()}
 	return serve(web, listener, s.grace)
 }
