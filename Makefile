@@ -13,7 +13,7 @@
 # make install   library, headers, pkg-config and CMake files: PREFIX=/usr/local, DESTDIR=
 # make asan      the C tests against a library whose Rust is instrumented by AddressSanitizer, too
 # make loom      the calls that threads may mix, in every order, by a model checker; part of test
-# make tsan      a stress test of many threads under ThreadSanitizer
+# make tsan      a stress test of many threads under ThreadSanitizer; part of test
 # make header    include/larder.h from src/ffi
 # make lint      formatting and clippy
 # make clean
@@ -35,7 +35,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-cuda bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-cuda bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan loom tsan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -53,6 +53,7 @@ test:
 	$(MAKE) --no-print-directory cuda-test
 	$(MAKE) --no-print-directory ctest
 	$(MAKE) --no-print-directory loom
+	$(MAKE) --no-print-directory tsan
 	$(MAKE) --no-print-directory gotest
 	$(MAKE) --no-print-directory servertest
 
