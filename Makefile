@@ -5,6 +5,7 @@
 # make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
 # make bench      speed beside llama.cpp and OpenVINO, a table and a picture (hours; BENCH=--quick: minutes, small cases)
+# make bench-kernels   what the CPU's products reach of what a core can do (minutes)
 # make bench-cuda   each kernel's share of the bandwidth, on a real GPU
 # make bench-schedule   what scheduling costs a step, and admission on a simulated day; no model is needed
 # make cuda-mutants   faults planted in the kernels, and which tests notice
@@ -35,7 +36,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-cuda bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan loom tsan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-kernels bench-cuda bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan loom tsan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -76,6 +77,10 @@ bench:
 	@scripts/bench_setup.sh
 	$(CARGO) build --release --bin larder
 	build/bench/venv/bin/python bench/run.py $(BENCH)
+
+# Each product's share of what a core reads and multiplies.
+bench-kernels:
+	$(CARGO) bench --bench kernels
 
 # Each kernel's share of the device's bandwidth, on a real GPU.
 bench-cuda: cuda-toolchain

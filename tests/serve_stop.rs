@@ -10,7 +10,6 @@ use larder::options::{Executor, Hooks, Options};
 use larder::serve::{Edge, Event, EventKind, Finish, Prompt, RequestInput};
 
 /// Runs all tasks one after the other, and cancels a request when it was called so often.
-#[derive(Default)]
 struct Canceller {
     edge: OnceLock<Arc<Edge>>,
     n_calls: AtomicI64,
@@ -46,7 +45,6 @@ fn engine(canceller: &Arc<Canceller>) -> Engine {
         ..Options::default()
     };
     let engine = Engine::create(&path, &options).unwrap();
-    canceller.countdown.store(-1, Relaxed);
     assert!(canceller.edge.set(engine.edge().clone()).is_ok());
     engine
 }
@@ -77,7 +75,12 @@ fn a_pass_stops_within_a_layer() {
         max_new_tokens: 6,
         ..RequestInput::default()
     };
-    let canceller = Arc::new(Canceller::default());
+    let canceller = Arc::new(Canceller {
+        edge: OnceLock::new(),
+        n_calls: AtomicI64::new(0),
+        countdown: AtomicI64::new(-1),
+        request: AtomicU64::new(0),
+    });
     let mut engine = engine(&canceller);
     let mut events = vec![Event::default(); 8];
     // A whole step, to know how many calls a pass is.

@@ -27,7 +27,11 @@ macro_rules! variant {
                 }
             )*
         }
-        static $table: Kernels = Kernels { name: stringify!($module), $($name: $module::$name),* };
+        static $table: Kernels = Kernels {
+            name: stringify!($module),
+            lanes: <$simd as super::simd::Simd>::LANES,
+            $($name: $module::$name),*
+        };
     };
 }
 
@@ -44,6 +48,8 @@ macro_rules! kernels {
         pub struct Kernels {
             /// `portable`, `avx2` or `avx512`.
             pub name: &'static str,
+            /// f32 values in a vector.
+            pub lanes: usize,
             $($(#[$doc])* pub $name: unsafe fn($($type),*) $(-> $result)?,)*
         }
         variant!(portable, PORTABLE, Portable, inline,
@@ -111,6 +117,13 @@ kernels! {
     matmul_exact(job: &Job) = crate::backend::cpu::matmul::matmul_exact;
     /// Quantised weights, 8-bit activations.
     matmul_q8(job: &Job) = crate::backend::cpu::matmul::matmul_q8;
+    /// Reads bytes, as fast as the memory gives them.
+    read_bytes(bytes: &[u8]) -> f32 = crate::backend::cpu::peak::read_bytes;
+    /// `rounds · 10 · lanes` multiplications and additions.
+    multiply_floats(rounds: usize, value: f32) -> f32 = crate::backend::cpu::peak::multiply_floats;
+    /// Ten multiplications and additions of 8-bit integers for every byte.
+    multiply_integers(bytes: &[u8], signed: bool) -> f32
+        = crate::backend::cpu::peak::multiply_integers;
 }
 
 impl Kernels {

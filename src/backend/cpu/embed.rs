@@ -1,7 +1,7 @@
 //! The first rows: token ids through the embedding table, or embeddings as given.
 
 use super::Cpu;
-use super::matmul::dequantise_row;
+use super::matmul::{Weights, weight_row};
 use super::memory::Parts;
 use crate::area::{Area, Region};
 use crate::backend::ops::{BatchView, Embedding, RowInput};
@@ -35,15 +35,13 @@ pub fn embed(
             token.0, table.n_out
         )));
     }
-    let weights = memory.linear(table);
-    let row_bytes = weights.len() / table.n_out.max(1) as usize;
+    let weights = Weights { dtype: table.dtype, n_in: hidden, bytes: memory.linear(table) };
     let x = Parts::new(x);
     cpu.pool.run(batch.n_rows, &|row, _| {
-        let at = tokens[row].0 as usize * row_bytes;
         // SAFETY: every task has its own row; the table is supported by this processor.
         let to = unsafe { x.part(row * hidden, hidden) };
         // SAFETY: as above.
-        unsafe { dequantise_row(cpu.kernels, table.dtype, &weights[at..at + row_bytes], to) };
+        unsafe { weight_row(cpu.kernels, &weights, tokens[row].0 as usize, to) };
         if embedding.scale != 1.0 {
             to.iter_mut().for_each(|value| *value *= embedding.scale);
         }

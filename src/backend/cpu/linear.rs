@@ -4,6 +4,7 @@
 //! weights of an operation, or f32 ones when the host asks for exact activations.
 
 use super::Cpu;
+use super::blocks::pack::TILE;
 use super::matmul::{Activations, Output, Precision, Weights, matmul, q8, scratch_bytes};
 use super::memory::{Memory, Parts};
 use super::norm::Normer;
@@ -14,8 +15,8 @@ use std::ops::Range;
 
 /// Activation rows of one task.
 pub const TILE_ROWS: usize = 64;
-/// Weight rows of one task, at most.
-pub const PANEL_ROWS: usize = 32;
+/// Weight rows of one task, at most: whole tiles.
+pub const PANEL_ROWS: usize = 2 * TILE;
 
 /// Which rows of x go into an operation.
 #[derive(Clone, Copy)]
@@ -254,8 +255,8 @@ pub fn panels(
     n_rows: usize,
     work: &(dyn Fn(Range<usize>, Range<usize>, usize) + Sync),
 ) -> Result<()> {
-    let fair = (n_out / (4 * cpu.pool.n_threads())).next_multiple_of(4);
-    let panel_rows = fair.clamp(4, PANEL_ROWS);
+    let fair = (n_out / (4 * cpu.pool.n_threads())).next_multiple_of(TILE);
+    let panel_rows = fair.clamp(TILE, PANEL_ROWS);
     let n_tiles = n_rows.div_ceil(TILE_ROWS);
     cpu.pool.run(n_out.div_ceil(panel_rows) * n_tiles, &|task, thread| {
         let (panel, tile) = (task / n_tiles * panel_rows, task % n_tiles * TILE_ROWS);

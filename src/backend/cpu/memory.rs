@@ -1,6 +1,7 @@
 //! The three blocks of an engine as slices: the one place where offsets become addresses. Every access is checked
 //! against its block.
 
+use super::blocks::pack::packed_bytes;
 use crate::area::Region;
 use crate::backend::block::Block;
 use crate::backend::ops::{Heads, KvLayout, Linear, Vector};
@@ -74,7 +75,7 @@ impl Memory {
         unsafe { std::slice::from_raw_parts_mut(at, vector.len as usize) }
     }
 
-    /// The rows of a weight matrix, as in the file.
+    /// A packed weight matrix.
     pub fn linear(&self, linear: &Linear) -> &[u8] {
         let bytes = linear_bytes(linear);
         let at = within::<u8>(&self.weights, linear.offset, bytes);
@@ -135,10 +136,9 @@ impl Plain for u8 {}
 impl Plain for u32 {}
 impl Plain for f32 {}
 
-/// Bytes of a matrix, rows as in the file.
+/// Bytes of a packed matrix.
 fn linear_bytes(linear: &Linear) -> u64 {
-    let row = linear.dtype.row_bytes(u64::from(linear.n_in));
-    row.and_then(|row| row.checked_mul(u64::from(linear.n_out)))
+    packed_bytes(linear.dtype, u64::from(linear.n_out), u64::from(linear.n_in))
         .unwrap_or_else(|| panic!("{linear:?} has no whole rows"))
 }
 

@@ -11,10 +11,12 @@ mod embed;
 mod float_mode;
 mod head;
 mod linear;
+mod load;
 pub mod matmul;
 mod memory;
 mod mlp;
 mod norm;
+pub mod peak;
 pub mod portable;
 mod project;
 mod qkv;
@@ -38,6 +40,7 @@ use crate::dtype::{DType, KvType};
 use crate::error::{Error, Result};
 use crate::ids::Layer;
 use crate::options::{Hooks, Options};
+use blocks::pack::packed_bytes;
 use dispatch::Kernels;
 use matmul::Precision;
 use memory::Memory;
@@ -46,7 +49,7 @@ use threads::Pool;
 /// Of regions: also the widest vector.
 const CACHE_LINE: u64 = 64;
 
-/// The host's processor as a [`Backend`]. Weights stay as they are in the file.
+/// The host's processor as a [`Backend`]. Weights are packed in tiles as they are read.
 pub struct Cpu {
     kernels: &'static Kernels,
     pool: Pool,
@@ -100,13 +103,13 @@ impl Cpu {
 
 impl Backend for Cpu {
     fn linear_bytes(&self, dtype: DType, n_out: u32, n_in: u32) -> Result<u64> {
-        let row = dtype.row_bytes(u64::from(n_in)).ok_or_else(|| {
+        if dtype.row_bytes(u64::from(n_in)).is_none() {
             let block = dtype.block_len();
-            Error::BadModel(format!(
+            return Err(Error::BadModel(format!(
                 "a row of {n_in} is no multiple of {dtype:?}'s block of {block}"
-            ))
-        })?;
-        row.checked_mul(u64::from(n_out)).ok_or_else(|| {
+            )));
+        }
+        packed_bytes(dtype, n_out.into(), n_in.into()).ok_or_else(|| {
             Error::BadModel(format!("{n_out} rows of {n_in} {dtype:?} weights are too many"))
         })
     }
@@ -151,19 +154,7 @@ impl Backend for Cpu {
     }
 
     fn write_linear(&mut self, linear: &Linear, first_row: u32, bytes: &[u8]) -> Result<()> {
-        let row_bytes = self.linear_bytes(linear.dtype, 1, linear.n_in)? as usize;
-        let first = first_row as usize * row_bytes;
-        let matrix = self.memory_mut()?.linear_mut(linear);
-        if !bytes.len().is_multiple_of(row_bytes.max(1))
-            || bytes.len() > matrix.len().saturating_sub(first)
-        {
-            return Err(Error::Internal(format!(
-                "{} bytes are no rows from {first_row} on of {linear:?}",
-                bytes.len()
-            )));
-        }
-        matrix[first..first + bytes.len()].copy_from_slice(bytes);
-        Ok(())
+        load::write_linear(self, linear, first_row as usize, bytes)
     }
 
     fn write_vector(&mut self, vector: Vector, values: &[f32]) -> Result<()> {

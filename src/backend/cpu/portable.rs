@@ -1,6 +1,7 @@
 //! The readable variant: plain arrays of eight lanes, on every processor.
 
 mod bytes;
+mod words;
 
 use super::simd::Simd;
 use half::{bf16, f16};
@@ -82,7 +83,9 @@ macro_rules! write {
 
 impl Simd for Portable {
     const LANES: usize = 8;
-    const TILE_COLUMNS: usize = 3;
+    const TILE_COLUMNS: usize = 4;
+    const TILES: usize = 1;
+    const AHEAD: usize = 0;
     type F = F;
     type M = [bool; 8];
 
@@ -117,6 +120,16 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_bf16_partial(from: *const u16, n: usize) -> F {
         read!(from, n, |bits| bf16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_even_bf16(from: *const u16) -> F {
+        // SAFETY: the caller's pointer is valid for eight pairs.
+        lanes!(i => bf16::from_bits(unsafe { from.add(2 * i).read_unaligned() }).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_odd_bf16(from: *const u16) -> F {
+        // SAFETY: as above.
+        lanes!(i => bf16::from_bits(unsafe { from.add(2 * i + 1).read_unaligned() }).to_f32())
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> F {
@@ -213,6 +226,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn max_lane(a: F) -> f32 {
         tree!(a, larger)
+    }
+    #[inline(always)]
+    unsafe fn same_address(at: *const u8) -> *const u8 {
+        at
     }
     #[inline(always)]
     unsafe fn prefetch(_at: *const u8) {}

@@ -15,8 +15,12 @@ pub use math::{erf, exp, tanh};
 pub trait Simd: Copy + Send + Sync + 'static {
     /// f32 values in a vector.
     const LANES: usize;
-    /// Columns (activation rows) of the register tile that fits beside 4 weight rows.
+    /// Activation rows of a register tile of products.
     const TILE_COLUMNS: usize;
+    /// Tiles of 16 weight rows that it takes.
+    const TILES: usize;
+    /// Bytes by which a stream of weights is asked for ahead of its use; 0 where the processor does better alone.
+    const AHEAD: usize;
     /// A vector of f32.
     type F: Copy;
     /// A truth value per lane.
@@ -33,6 +37,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     unsafe fn load_bf16(from: *const u16) -> Self::F;
     unsafe fn load_bf16_partial(from: *const u16, n: usize) -> Self::F;
+    /// The lower halves of LANES neighbouring pairs of bf16 numbers.
+    unsafe fn load_even_bf16(from: *const u16) -> Self::F;
+    /// The upper halves.
+    unsafe fn load_odd_bf16(from: *const u16) -> Self::F;
     unsafe fn load_f16(from: *const u16) -> Self::F;
     unsafe fn load_f16_partial(from: *const u16, n: usize) -> Self::F;
     /// Rounds to nearest even; NaN stays NaN.
@@ -71,6 +79,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Largest lane, by the tree of [`sum`](Self::sum).
     unsafe fn max_lane(a: Self::F) -> f32;
 
+    /// `at`; what is read there the compiler takes for unknown.
+    unsafe fn same_address(at: *const u8) -> *const u8;
     /// Asks for the cache line of `at`; any address is allowed.
     unsafe fn prefetch(at: *const u8);
 }

@@ -4,21 +4,32 @@
 //! type decodes to the same form: small integers, and for each part a scale and an offset, so that a weight is
 //! `scale · q + offset`. That product and sum are exact but for the last addition of the types with a minimum, so
 //! the values are those of the format's definition. The layouts are ggml's.
+//!
+//! A block is read in two ways: one row's, as it is in the file ([`Format`]), and those of a tile's rows, as [`pack`]
+//! lays them side by side ([`Tiled`]).
 #![allow(
     clippy::needless_range_loop,
     reason = "an index of lanes or rows runs over several arrays"
 )]
 
 pub mod bytes;
+mod decode;
 mod dequantise;
 mod k;
 mod nonlinear;
+pub mod pack;
+pub mod panel;
 mod simple;
 #[cfg(test)]
 mod tests;
+pub mod words;
 
-use bytes::{Bytes, EightLanes};
+use crate::backend::cpu::simd::Simd;
+use bytes::Bytes;
+use pack::TILE;
+use words::Words;
 
+pub use decode::decode;
 pub use dequantise::dequantise;
 pub use k::{Q2K, Q3K, Q4K, Q5K, Q6K};
 pub use nonlinear::{Iq4Nl, Iq4Xs, Mxfp4};
@@ -28,6 +39,7 @@ pub use simple::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 const MAX_PARTS: usize = 16;
 
 /// Scales and offsets of a block's parts.
+#[derive(Clone, Copy)]
 pub struct Scales<T> {
     pub scales: [T; MAX_PARTS],
     pub offsets: [T; MAX_PARTS],
@@ -41,12 +53,13 @@ impl<T: Copy> Scales<T> {
     }
 }
 
-/// A quantised type.
+/// How a type's blocks are read in a tile, a row in a lane.
 ///
 /// # Safety
-/// The functions need a processor with `S`'s instruction set, and blocks valid for [`BYTES`](Self::BYTES) bytes.
+/// The functions need a processor with `S`'s instruction set, and a tile's block valid for 16 times
+/// [`BYTES`](Self::BYTES) bytes.
 #[allow(clippy::missing_safety_doc, reason = "said once, above")]
-pub trait Format {
+pub trait Tiled {
     /// Weights in a block, a multiple of 32.
     const LEN: usize;
     /// Bytes of a block.
@@ -58,21 +71,83 @@ pub trait Format {
     /// Unsigned integers only: how many sums of four products with 8-bit activations add up in i16, two lanes
     /// each: `RUN · 2 · 127 · largest < 2^15`.
     const RUN: usize = 8;
-    /// Parts in a block.
-    const PARTS: usize = Self::LEN / if Self::HALVES { 16 } else { 32 };
+
+    /// The integers 4g .. 4g + 4 of chunk `i < LEN / 32`.
+    unsafe fn group<S: Words>(block: Lanes, i: usize, g: usize) -> S::W;
+
+    /// Scales and offsets of the block's parts, from the first of `into` on.
+    unsafe fn tile_scales<S: Words>(block: Lanes, into: &mut Scales<S::F>);
+}
+
+/// A quantised type.
+///
+/// # Safety
+/// The functions need a processor with `S`'s instruction set, and blocks valid for [`BYTES`](Tiled::BYTES) bytes.
+#[allow(clippy::missing_safety_doc, reason = "said once, above")]
+pub trait Format: Tiled {
+    /// How [`pack`] cuts a block: bytes of a piece and how many, in order.
+    const PIECES: &'static [(usize, usize)];
+    /// A word of the block that holds one bit of each of 32 weights.
+    const BITS_AT: Option<usize> = None;
 
     /// The integers of chunk `i < LEN / 32`.
     unsafe fn chunk<S: Bytes>(block: *const u8, i: usize) -> S::B;
 
-    /// The first [`PARTS`](Self::PARTS) of `into`.
+    /// Scales and offsets of the block's parts, from the first of `into` on.
     unsafe fn scales<S: Bytes>(block: *const u8, into: &mut Scales<f32>);
+}
 
-    /// The same for the blocks at byte `at` of eight rows, one in each lane.
-    unsafe fn octet_scales<S: Bytes>(
-        rows: &[*const u8; 8],
-        at: usize,
-        into: &mut Scales<EightLanes<S>>,
-    );
+/// Some rows of a tile's block, as many as a vector has lanes.
+#[derive(Clone, Copy)]
+pub struct Lanes {
+    block: *const u8,
+    first: usize,
+}
+
+/// # Safety
+/// The tile's block holds the piece, which is one of its type's, and the processor has `S`'s instruction set.
+#[allow(clippy::missing_safety_doc, reason = "said once, above")]
+impl Lanes {
+    /// Vector `part` of the block at `block`.
+    #[inline(always)]
+    pub fn of<S: Simd>(block: *const u8, part: usize) -> Lanes {
+        Lanes { block, first: part * S::LANES }
+    }
+
+    /// The rows' words at byte `at` of their blocks.
+    #[inline(always)]
+    unsafe fn words<S: Words>(self, at: usize) -> S::W {
+        // SAFETY: as above.
+        unsafe { S::load_words(self.block.add(TILE * at + 4 * self.first)) }
+    }
+
+    /// The rows' f32 numbers at byte `at` of their blocks.
+    #[inline(always)]
+    unsafe fn f32<S: Words>(self, at: usize) -> S::F {
+        // SAFETY: as above.
+        unsafe { S::load(self.block.add(TILE * at + 4 * self.first).cast()) }
+    }
+
+    /// The rows' f16 numbers at byte `at` of their blocks.
+    #[inline(always)]
+    unsafe fn f16<S: Words>(self, at: usize) -> S::F {
+        // SAFETY: as above.
+        unsafe { S::load_f16(self.block.add(TILE * at + 2 * self.first).cast()) }
+    }
+
+    /// The rows' numbers of 16 bits at byte `at` of their blocks.
+    #[inline(always)]
+    unsafe fn halves<S: Words>(self, at: usize) -> S::W {
+        // SAFETY: as above.
+        unsafe { S::widen_halves(self.block.add(TILE * at + 2 * self.first)) }
+    }
+
+    /// The rows' bytes at byte `at` of their blocks.
+    #[inline(always)]
+    unsafe fn bytes<S: Words>(self, at: usize) -> S::W {
+        // SAFETY: as above.
+        unsafe { S::widen_bytes(self.block.add(TILE * at + self.first)) }
+    }
 }
 
 /// Runs `$body` with `$format` naming the [`Format`] of a quantised `$dtype`; the plain types give `$plain`.

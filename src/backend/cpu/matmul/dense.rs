@@ -1,35 +1,34 @@
 //! f32, f16 or bf16 weights with f32 activations, and quantised weights decoded to f32 first.
 //!
-//! Each output has one vector of partial sums: lane l adds the products l, l + LANES, … in order, the lanes are
-//! added at the end. A tile of R weight rows and C activation rows keeps R · C such vectors in registers; for
-//! C = 1 the speed is that of memory, and R streams are read at once.
+//! Each output has a lane. It adds its products in the order of `n_in`, [`BLOCK`] of them at a time, and the blocks'
+//! sums in order. A register tile of R tiles of weights and C activation rows keeps their sums in registers; for
+//! C = 1 the speed is that of memory.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "a kernel is unsafe as a whole; its contract is at its head"
 )]
 
-use super::tile::{LINE, next_columns, prefetch, with_columns};
-use super::{Job, Output};
-use crate::backend::cpu::blocks::{bytes::Bytes, dequantise};
+use super::tile::{MAX_PARTS, next_columns, parts, prefetch, store, with_columns};
+use super::{Job, MOST_TILES};
+use crate::backend::cpu::blocks::pack::TILE;
+use crate::backend::cpu::blocks::with_format;
+use crate::backend::cpu::blocks::words::Words;
 use crate::backend::cpu::simd::Simd;
 use crate::dtype::DType;
+use std::ops::Range;
 
-/// Weight rows of a tile, and of a tile with one column.
-const ROWS: usize = 4;
-const ROWS_ALONE: usize = 8;
+/// Weights of a row whose products are summed before the sum so far is touched: a tile of them and as many values of
+/// the activation rows stay in the first level of the cache. A multiple of every type's block.
+pub(super) const BLOCK: usize = 512;
 
-/// Rows of a panel of decoded weights, at least.
-pub(super) const MIN_PANEL_ROWS: usize = ROWS;
-
-/// Bytes of weight rows that all activation rows pass before the next ones are read.
-const STRIP_BYTES: usize = 128 << 10;
-
-/// A plain weight type.
+/// A plain weight type: how two neighbouring weights of a tile's rows are read.
 trait Element {
+    /// Bytes of a weight.
     const BYTES: usize;
-    /// Element `i` and those behind it.
-    unsafe fn load<S: Simd>(row: *const u8, i: usize) -> S::F;
-    unsafe fn load_partial<S: Simd>(row: *const u8, i: usize, n: usize) -> S::F;
+    /// Vector `part` of weight 0 of the rows.
+    unsafe fn even<S: Simd>(at: *const u8, part: usize) -> S::F;
+    /// Vector `part` of weight 1.
+    unsafe fn odd<S: Simd>(at: *const u8, part: usize) -> S::F;
 }
 
 struct F32;
@@ -39,36 +38,36 @@ struct Bf16;
 impl Element for F32 {
     const BYTES: usize = 4;
     #[inline(always)]
-    unsafe fn load<S: Simd>(row: *const u8, i: usize) -> S::F {
-        S::load(row.cast::<f32>().add(i))
+    unsafe fn even<S: Simd>(at: *const u8, part: usize) -> S::F {
+        S::load(at.cast::<f32>().add(part * S::LANES))
     }
     #[inline(always)]
-    unsafe fn load_partial<S: Simd>(row: *const u8, i: usize, n: usize) -> S::F {
-        S::load_partial(row.cast::<f32>().add(i), n)
+    unsafe fn odd<S: Simd>(at: *const u8, part: usize) -> S::F {
+        S::load(at.cast::<f32>().add(TILE + part * S::LANES))
     }
 }
 
 impl Element for F16 {
     const BYTES: usize = 2;
     #[inline(always)]
-    unsafe fn load<S: Simd>(row: *const u8, i: usize) -> S::F {
-        S::load_f16(row.cast::<u16>().add(i))
+    unsafe fn even<S: Simd>(at: *const u8, part: usize) -> S::F {
+        S::load_f16(at.cast::<u16>().add(part * S::LANES))
     }
     #[inline(always)]
-    unsafe fn load_partial<S: Simd>(row: *const u8, i: usize, n: usize) -> S::F {
-        S::load_f16_partial(row.cast::<u16>().add(i), n)
+    unsafe fn odd<S: Simd>(at: *const u8, part: usize) -> S::F {
+        S::load_f16(at.cast::<u16>().add(TILE + part * S::LANES))
     }
 }
 
 impl Element for Bf16 {
     const BYTES: usize = 2;
     #[inline(always)]
-    unsafe fn load<S: Simd>(row: *const u8, i: usize) -> S::F {
-        S::load_bf16(row.cast::<u16>().add(i))
+    unsafe fn even<S: Simd>(at: *const u8, part: usize) -> S::F {
+        S::load_even_bf16(at.cast::<u16>().add(2 * part * S::LANES))
     }
     #[inline(always)]
-    unsafe fn load_partial<S: Simd>(row: *const u8, i: usize, n: usize) -> S::F {
-        S::load_bf16_partial(row.cast::<u16>().add(i), n)
+    unsafe fn odd<S: Simd>(at: *const u8, part: usize) -> S::F {
+        S::load_odd_bf16(at.cast::<u16>().add(2 * part * S::LANES))
     }
 }
 
@@ -79,119 +78,155 @@ impl Element for Bf16 {
 #[inline(always)]
 pub unsafe fn matmul_dense<S: Simd>(job: &Job) {
     match job.dtype {
-        DType::F16 => strips::<S, F16>(job),
-        DType::BF16 => strips::<S, Bf16>(job),
-        _ => strips::<S, F32>(job),
+        DType::F16 => plain::<S, F16>(job),
+        DType::BF16 => plain::<S, Bf16>(job),
+        _ => plain::<S, F32>(job),
     }
 }
 
-/// Quantised weights, decoded panel by panel to f32.
+/// The whole product, a strip of tiles at a time: few activation rows follow each tile's stream to its end; many
+/// pass all tiles with a block of their values before the next block.
+#[inline(always)]
+unsafe fn plain<S: Simd, E: Element>(job: &Job) {
+    let strip = if job.n_x <= S::TILE_COLUMNS { 2 } else { job.n_tiles() };
+    let mut first = 0;
+    while first < job.n_tiles() {
+        let end = job.n_tiles().min(first + strip);
+        let mut k = 0;
+        loop {
+            let n = BLOCK.min(job.n_in - k);
+            let mut tile = first;
+            while tile < end {
+                let at = job.weights.add(tile * job.tile_bytes + k * TILE * E::BYTES);
+                tile += columns::<S, E>(job, tile..end, at, job.tile_bytes, k, n);
+            }
+            k += n;
+            if k >= job.n_in {
+                break;
+            }
+        }
+        first = end;
+    }
+}
+
+/// Quantised weights, decoded block by block to f32.
 ///
 /// # Safety
-/// As for [`matmul_dense`], with scratch for at least four rows of f32.
+/// As for [`matmul_dense`], with scratch for `min(n_in, BLOCK)` values of [`MOST_TILES`] tiles.
 #[inline(always)]
-pub unsafe fn matmul_exact<S: Bytes>(job: &Job) {
-    let decoded_bytes = 4 * job.n_in;
-    let panel_rows = job.scratch_bytes / decoded_bytes.max(1);
-    let mut row = 0;
-    while row < job.n_rows {
-        let n_rows = panel_rows.min(job.n_rows - row);
-        for i in 0..n_rows {
-            let to = job.scratch.add(i * decoded_bytes).cast::<f32>();
-            let from = job.weights.add((row + i) * job.row_bytes);
-            dequantise::<S>(job.dtype, from, std::slice::from_raw_parts_mut(to, job.n_in));
+pub unsafe fn matmul_exact<S: Words>(job: &Job) {
+    let mut tile = 0;
+    while tile < job.n_tiles() {
+        let n_tiles = MOST_TILES.min(job.n_tiles() - tile);
+        let (mut k, mut blocks) = (0, job.weights.add(tile * job.tile_bytes));
+        while k < job.n_in {
+            let n = BLOCK.min(job.n_in - k);
+            let panel_bytes = 4 * TILE * n;
+            for i in 0..n_tiles {
+                let (from, to) = (blocks.add(i * job.tile_bytes), job.scratch.add(i * panel_bytes));
+                let to = to.cast();
+                with_format!(job.dtype, F => decode::<S, F>(from, n, to), else unreachable!());
+            }
+            let (mut done, mut at) = (0, job.scratch.cast_const());
+            while done < n_tiles {
+                let range = tile + done..tile + n_tiles;
+                let n_done = columns::<S, F32>(job, range, at, panel_bytes, k, n);
+                done += n_done;
+                at = at.add(n_done * panel_bytes);
+            }
+            blocks = blocks.add(n / job.dtype.block_len() * job.dtype.block_bytes() * TILE);
+            k += n;
         }
-        let out = Output { first: job.out.first.add(row), stride: job.out.stride };
-        let weights = job.scratch.cast_const();
-        strips::<S, F32>(&Job { weights, row_bytes: decoded_bytes, n_rows, out, ..*job });
-        row += n_rows;
+        tile += n_tiles;
     }
 }
 
-/// Strips of weight rows that stay in the cache while the activation rows pass, a few at a time.
+/// Weights `k .. k + n` of the first of `tiles`, the next tile `tile_bytes` behind the one at `at`, with all
+/// activation rows: of two tiles where the register tile has room for two, or where two streams come faster than one.
+/// Returns how many.
 #[inline(always)]
-unsafe fn strips<S: Simd, W: Element>(job: &Job) {
-    let fitting = STRIP_BYTES / job.row_bytes.max(1);
-    let strip = (fitting - fitting % ROWS_ALONE).max(ROWS_ALONE);
-    let mut row = 0;
-    while row < job.n_rows {
-        let end = job.n_rows.min(row + strip);
-        let mut m = 0;
-        while m < job.n_x {
-            let n = next_columns(job.n_x - m, S::TILE_COLUMNS);
-            with_columns!(n, S::TILE_COLUMNS, C => columns::<S, W, C>(job, row, end, m));
-            m += n;
-        }
-        row = end;
-    }
-}
-
-/// Weight rows `row .. end` with activation rows `m .. m + C`.
-#[inline(always)]
-unsafe fn columns<S: Simd, W: Element, const C: usize>(
+unsafe fn columns<S: Simd, E: Element>(
     job: &Job,
-    mut row: usize,
-    end: usize,
-    m: usize,
-) {
-    if C == 1 {
-        while row + ROWS_ALONE <= end {
-            tile::<S, W, ROWS_ALONE, C>(job, row, m);
-            row += ROWS_ALONE;
-        }
+    tiles: Range<usize>,
+    at: *const u8,
+    tile_bytes: usize,
+    k: usize,
+    n: usize,
+) -> usize {
+    let tile = tiles.start;
+    let two = tiles.len() >= 2 && (S::TILES == 2 || job.n_x == 1);
+    let mut m = 0;
+    while m < job.n_x {
+        let columns = next_columns(job.n_x - m, S::TILE_COLUMNS);
+        with_columns!(columns, S::TILE_COLUMNS, C => {
+            if two && (S::TILES == 2 || C == 1) {
+                register_tile::<S, E, 2, C>(job, tile, at, tile_bytes, m, k, n)
+            } else {
+                register_tile::<S, E, 1, C>(job, tile, at, tile_bytes, m, k, n)
+            }
+        });
+        m += columns;
     }
-    while row + ROWS <= end {
-        tile::<S, W, ROWS, C>(job, row, m);
-        row += ROWS;
-    }
-    while row < end {
-        tile::<S, W, 1, C>(job, row, m);
-        row += 1;
-    }
+    if two { 2 } else { 1 }
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, W: Element, const R: usize, const C: usize>(
+#[allow(clippy::too_many_arguments, reason = "where a register tile lies")]
+unsafe fn register_tile<S: Simd, E: Element, const R: usize, const C: usize>(
     job: &Job,
-    row: usize,
+    tile: usize,
+    mut at: *const u8,
+    tile_bytes: usize,
     m: usize,
+    k: usize,
+    n: usize,
 ) {
-    let n_in = job.n_in;
-    let weights = job.weights.add(row * job.row_bytes);
-    let x = job.x.add(m * job.x_stride);
-    let mut sums = [[S::zero(); C]; R];
-    let whole = n_in - n_in % S::LANES;
-    let mut i = 0;
-    while i < whole {
-        if C == 1 && (i * W::BYTES) % LINE == 0 {
-            prefetch::<S, R>(weights, job.row_bytes, i * W::BYTES);
-        }
-        let mut columns = [S::zero(); C];
-        for c in 0..C {
-            columns[c] = S::load(x.add(c * job.x_stride).cast::<f32>().add(i));
-        }
+    let mut sums = [[[S::zero(); MAX_PARTS]; R]; C];
+    let mut x = job.x.add(m * job.x_stride).cast::<f32>().add(k);
+    let stride = job.x_stride / 4;
+    for _ in 0..n / 2 {
         for r in 0..R {
-            let w = W::load::<S>(weights.add(r * job.row_bytes), i);
-            for c in 0..C {
-                sums[r][c] = S::fma(w, columns[c], sums[r][c]);
+            prefetch::<S>(at.wrapping_add(r * tile_bytes), 2 * TILE * E::BYTES, S::AHEAD);
+        }
+        macro_rules! step {
+            ($weight:ident, $i:literal, $at:expr) => {
+                let at = $at;
+                let mut weights = [[S::zero(); MAX_PARTS]; R];
+                for r in 0..R {
+                    for part in 0..parts::<S>() {
+                        weights[r][part] = E::$weight::<S>(at.add(r * tile_bytes), part);
+                    }
+                }
+                for c in 0..C {
+                    let value = S::splat(*x.add(c * stride + $i));
+                    for r in 0..R {
+                        for part in 0..parts::<S>() {
+                            sums[c][r][part] = S::fma(weights[r][part], value, sums[c][r][part]);
+                        }
+                    }
+                }
+            };
+        }
+        step!(even, 0, at);
+        // Or pairs of bf16 would be kept from one step to the other, for which there is no register.
+        step!(odd, 1, S::same_address(at));
+        at = at.add(2 * TILE * E::BYTES);
+        x = x.add(2);
+    }
+    if n % 2 == 1 {
+        for c in 0..C {
+            let value = S::splat(*x.add(c * stride));
+            for r in 0..R {
+                for part in 0..parts::<S>() {
+                    let weight = E::even::<S>(at.add(r * tile_bytes), part);
+                    sums[c][r][part] = S::fma(weight, value, sums[c][r][part]);
+                }
             }
         }
-        i += S::LANES;
     }
-    if i < n_in {
-        let n = n_in - i;
+    for c in 0..C {
         for r in 0..R {
-            let w = W::load_partial::<S>(weights.add(r * job.row_bytes), i, n);
-            for c in 0..C {
-                let column = x.add(c * job.x_stride).cast::<f32>().add(i);
-                sums[r][c] = S::fma(w, S::load_partial(column, n), sums[r][c]);
-            }
-        }
-    }
-    let out = job.out.first.add(m * job.out.stride + row);
-    for r in 0..R {
-        for c in 0..C {
-            *out.add(c * job.out.stride + r) = S::sum(sums[r][c]);
+            store::<S>(job, tile + r, m + c, &sums[c][r], k > 0);
         }
     }
 }

@@ -1,34 +1,36 @@
 //! Products of a range of weight rows with activation rows, on one thread: `out[m][n] = w[n] · x[m]`.
 //!
 //! Three paths: plain weights with f32 activations ([`dense`]), quantised weights decoded to f32 (exact), and
-//! quantised weights with activations quantised to 8 bits ([`q8`]). The bits of an output depend only on its
-//! weight row and its activation row: every tile accumulates over `n_in` in the same order, whatever its shape.
+//! quantised weights with activations quantised to 8 bits ([`integers`]). Weights are packed in tiles of 16 rows, as
+//! [`pack`](super::blocks::pack) says. The bits of an output depend only on its weight row and its activation row:
+//! each has a lane of its own, which accumulates over `n_in` in the same order, whatever lies beside it.
 #![allow(
     clippy::needless_range_loop,
     reason = "an index of lanes or rows runs over several arrays"
 )]
 
 mod dense;
-mod octet;
+mod integers;
 pub mod q8;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 pub use dense::{matmul_dense, matmul_exact};
-pub use octet::matmul_q8;
+pub use integers::matmul_q8;
 
+use super::blocks::pack::{Cut, TILE, unpack};
 use super::dispatch::Kernels;
 use crate::dtype::DType;
 use std::ops::Range;
 
-/// A weight matrix, row after row as in the file.
+/// A packed weight matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights<'a> {
     pub dtype: DType,
     /// Columns: a multiple of the type's block length.
     pub n_in: usize,
-    /// `[n_out]` rows of `dtype.row_bytes(n_in)`.
+    /// Whole tiles.
     pub bytes: &'a [u8],
 }
 
@@ -63,8 +65,11 @@ pub enum Precision {
 pub struct Job {
     pub(super) dtype: DType,
     pub(super) n_in: usize,
+    /// The tile of the first row.
     pub(super) weights: *const u8,
-    pub(super) row_bytes: usize,
+    pub(super) tile_bytes: usize,
+    /// Rows of that tile before the first.
+    pub(super) skip: usize,
     pub(super) n_rows: usize,
     pub(super) x: *const u8,
     /// Bytes from one activation row to the next.
@@ -72,24 +77,24 @@ pub struct Job {
     pub(super) n_x: usize,
     pub(super) out: Output,
     pub(super) scratch: *mut u8,
-    pub(super) scratch_bytes: usize,
 }
 
-/// Bytes of decoded weights that a call works on at once, unless the fewest rows need more: they should stay in the
-/// first levels of the cache beside a tile of activations.
-const PANEL_BYTES: usize = 64 << 10;
-
-/// Scratch that [`matmul`] wants for each thread. 0 for the plain types.
-pub fn scratch_bytes(dtype: DType, n_in: usize, precision: Precision) -> usize {
-    if !dtype.is_quantised() {
-        return 0;
+impl Job {
+    fn n_tiles(&self) -> usize {
+        (self.skip + self.n_rows).div_ceil(TILE)
     }
-    // Bytes of the rows that are decoded together.
-    let unit = match precision {
-        Precision::Exact => 4 * n_in * dense::MIN_PANEL_ROWS,
-        Precision::Q8 => octet::octet_bytes(dtype, n_in),
-    };
-    unit * (PANEL_BYTES / unit.max(1)).clamp(1, 8)
+}
+
+/// Tiles that are worked on together, at most.
+const MOST_TILES: usize = 2;
+
+/// Scratch that [`matmul`] wants for each thread: decoded or unpacked weights. None for the plain types.
+pub fn scratch_bytes(dtype: DType, n_in: usize, precision: Precision) -> usize {
+    match precision {
+        _ if !dtype.is_quantised() => 0,
+        Precision::Exact => 4 * MOST_TILES * TILE * dense::BLOCK.min(n_in),
+        Precision::Q8 => integers::unpacked_bytes(dtype, n_in),
+    }
 }
 
 /// `out[i][j] = weights[rows[j]] · x[m[i]]`. `scratch` is aligned to 4 bytes, better to 64.
@@ -111,8 +116,9 @@ pub unsafe fn matmul(
 ) {
     let (dtype, n_in) = (weights.dtype, weights.n_in);
     assert!(n_in % dtype.block_len() == 0, "{dtype:?} rows of {n_in} are no whole blocks");
-    let row_bytes = n_in / dtype.block_len() * dtype.block_bytes();
-    assert!(weights.bytes.len() >= rows.end * row_bytes, "rows lie outside the weights");
+    let tile_bytes = Cut::of(dtype).tile_bytes(n_in);
+    let tiles_bytes = rows.end.div_ceil(TILE).checked_mul(tile_bytes);
+    assert!(tiles_bytes.is_some_and(|n| weights.bytes.len() >= n), "rows lie outside the weights");
     if rows.is_empty() || m.is_empty() {
         return;
     }
@@ -133,15 +139,15 @@ pub unsafe fn matmul(
     let job = Job {
         dtype,
         n_in,
-        weights: weights.bytes[rows.start * row_bytes..].as_ptr(),
-        row_bytes,
+        weights: weights.bytes[rows.start / TILE * tile_bytes..].as_ptr(),
+        tile_bytes,
+        skip: rows.start % TILE,
         n_rows: rows.len(),
         x: x_first,
         x_stride,
         n_x: m.len(),
         out,
         scratch: scratch.as_mut_ptr(),
-        scratch_bytes: scratch.len(),
     };
     let kernel = match (dtype.is_quantised(), precision) {
         (false, _) => kernels.matmul_dense,
@@ -152,7 +158,28 @@ pub unsafe fn matmul(
     unsafe { kernel(&job) }
 }
 
-/// `out.len()` weights of `dtype` from the row's bytes.
+/// Row `row` of packed weights: `weights.n_in` values.
+///
+/// # Safety
+/// `kernels` is supported by this processor.
+///
+/// # Panics
+/// When the row lies outside the weights, or `out` is shorter than a row.
+pub unsafe fn weight_row(kernels: &Kernels, weights: &Weights<'_>, row: usize, out: &mut [f32]) {
+    let (dtype, n_in) = (weights.dtype, weights.n_in);
+    let cut = Cut::of(dtype);
+    let tile = &weights.bytes[row / TILE * cut.tile_bytes(n_in)..];
+    let mut bytes = [0; 1024];
+    let some = bytes.len() / cut.bytes;
+    for (i, out) in out[..n_in].chunks_mut(some * cut.len).enumerate() {
+        let bytes = &mut bytes[..out.len() / dtype.block_len() * dtype.block_bytes()];
+        unpack(dtype, tile, row % TILE, i * some, bytes);
+        // SAFETY: the caller's promise.
+        unsafe { dequantise_row(kernels, dtype, bytes, out) };
+    }
+}
+
+/// `out.len()` weights of `dtype` from a row's bytes as in the file.
 ///
 /// # Safety
 /// `kernels` is supported by this processor.

@@ -1,8 +1,8 @@
 //! Activations in 8 bits: the layout of a row, and quantising it.
 //!
 //! Chunks of 32 share a scale `d = max |x| / 127`, and `x ≈ d · q` with q rounded to the nearest. A chunk is
-//! `[q i8: 32][d f32][d · Σq of each half: 2 f32]`; the sums meet the weights' offsets. A chunk with a NaN or an
-//! infinity has d = NaN, which shows in every output.
+//! `[q i8: 32][d f32][d · Σq f32][d · Σq of the second half f32]`; the sums meet the weights' offsets. A chunk with a
+//! NaN or an infinity has d = NaN, which shows in every output.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "a kernel is unsafe as a whole; its contract is at its head"
@@ -25,7 +25,7 @@ pub const fn row_bytes(n_in: usize) -> usize {
 /// Chunks whose largest value is smaller count as zeros: its inverse would not be finite.
 const TINY: f32 = 1e-30;
 
-/// Number `i` behind a chunk's bytes: its scale, the sum of its first half, of its second half.
+/// Number `i` behind a chunk's bytes: its scale, its sum, the sum of its second half.
 #[inline(always)]
 pub(super) unsafe fn number(chunk: *const u8, i: usize) -> f32 {
     chunk.add(CHUNK).cast::<f32>().add(i).read_unaligned()
@@ -64,7 +64,9 @@ pub unsafe fn quantise_row<S: Bytes>(x: &[f32], row: &mut [u8]) {
         let numbers = to.add(CHUNK).cast::<f32>();
         numbers.write_unaligned(scale);
         let [a, b, c, d] = S::widen_signed(bytes);
-        numbers.add(1).write_unaligned(scale * S::Eight::sum(S::Eight::add(a, b)));
-        numbers.add(2).write_unaligned(scale * S::Eight::sum(S::Eight::add(c, d)));
+        let second = S::Eight::add(c, d);
+        let both = S::Eight::add(S::Eight::add(a, b), second);
+        numbers.add(1).write_unaligned(scale * S::Eight::sum(both));
+        numbers.add(2).write_unaligned(scale * S::Eight::sum(second));
     }
 }

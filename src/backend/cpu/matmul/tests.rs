@@ -1,6 +1,7 @@
 //! Every weight type, path and variant against f64, and bit for bit against itself in other shapes.
 
 use super::{Activations, Output, Precision, Weights, dequantise_row, matmul, q8, scratch_bytes};
+use crate::backend::cpu::blocks::pack::{Cut, TILE, pack, packed_bytes};
 use crate::backend::cpu::dispatch::Kernels;
 use crate::dtype::DType;
 use std::ops::Range;
@@ -68,6 +69,18 @@ fn random_weights(random: &mut Random, dtype: DType, n_rows: usize, n_in: usize)
     }
 }
 
+/// Whole rows, packed.
+fn packed(dtype: DType, n_in: usize, rows: &[u8]) -> Vec<u8> {
+    let row_bytes = dtype.row_bytes(n_in as u64).unwrap() as usize;
+    let n_rows = (rows.len() / row_bytes) as u64;
+    let mut tiles = vec![0; packed_bytes(dtype, n_rows, n_in as u64).unwrap() as usize];
+    let tile_bytes = Cut::of(dtype).tile_bytes(n_in);
+    for (rows, tile) in rows.chunks(TILE * row_bytes).zip(tiles.chunks_exact_mut(tile_bytes)) {
+        pack(dtype, n_in, rows, tile, 0..rows.len() / row_bytes);
+    }
+    tiles
+}
+
 fn f32_at(bytes: &[u8], at: usize) -> f32 {
     f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
@@ -78,6 +91,7 @@ struct Case {
     dtype: DType,
     n_in: usize,
     n_rows: usize,
+    /// Rows as in the file.
     weights: Vec<u8>,
     x: Vec<f32>,
     quantised: Vec<u8>,
@@ -107,7 +121,8 @@ impl Case {
 
     /// `[m][rows]`
     fn run(&self, precision: Precision, rows: Range<usize>, m: Range<usize>) -> Vec<f32> {
-        let weights = Weights { dtype: self.dtype, n_in: self.n_in, bytes: &self.weights };
+        let packed = packed(self.dtype, self.n_in, &self.weights);
+        let weights = Weights { dtype: self.dtype, n_in: self.n_in, bytes: &packed };
         let x = match precision {
             Precision::Exact => Activations::F32 { data: &self.x, stride: self.n_in },
             Precision::Q8 => {
@@ -308,9 +323,9 @@ fn activations_quantise_to_the_nearest() {
             let error = f64::from(x[i]) - f64::from(scale) * f64::from(row[i] as i8);
             assert!(error.abs() <= f64::from(scale) * 0.500_01, "{}: {i}", kernels.name);
         }
-        for half in 0..2 {
-            let sum: i32 = row[16 * half..][..16].iter().map(|&q| i32::from(q as i8)).sum();
-            assert_eq!(f32_at(&row, 36 + 4 * half), scale * sum as f32, "{}", kernels.name);
+        for (at, first) in [(36, 0), (40, 16)] {
+            let sum: i32 = row[first..32].iter().map(|&q| i32::from(q as i8)).sum();
+            assert_eq!(f32_at(&row, at), scale * sum as f32, "{}", kernels.name);
         }
         // Nothing and next to nothing are zeros.
         assert!(row[44..].iter().all(|&byte| byte == 0), "{}", kernels.name);

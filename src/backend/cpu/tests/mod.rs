@@ -9,6 +9,7 @@ mod ops;
 mod twin;
 
 use super::Cpu;
+use super::blocks::pack::packed_bytes;
 use super::dispatch::Kernels;
 use super::matmul::dequantise_row;
 use crate::area::{Area, Plan, Region};
@@ -85,7 +86,8 @@ impl Weights {
             }
             _ => blocks(random, dtype, n / dtype.block_len()),
         };
-        let offset = self.place(bytes.len());
+        let packed = packed_bytes(dtype, n_out.into(), n_in.into()).unwrap();
+        let offset = self.place(packed as usize);
         let bias = bias.then(|| self.vector(n_out, 0.0));
         let linear = Linear { dtype, n_out, n_in, offset, bias };
         self.linears.push((linear, bytes));

@@ -287,8 +287,13 @@ fn sizes_are_known_before_memory_is_taken() {
     let cpu = Cpu::new(&crate::options::Options::default()).unwrap();
     for dtype in DType::ALL {
         let row = dtype.row_bytes(512).unwrap();
-        assert_eq!(cpu.linear_bytes(dtype, 3, 512), Ok(3 * row));
+        for (n_out, packed) in [(0, 0), (1, 16), (15, 16), (16, 16), (17, 32)] {
+            assert_eq!(cpu.linear_bytes(dtype, n_out, 512), Ok(packed * row));
+        }
     }
+    // bf16 is packed in pairs.
+    assert_eq!(cpu.linear_bytes(DType::BF16, 16, 3), Ok(16 * 2 * 4));
+    assert_eq!(cpu.linear_bytes(DType::F16, 16, 3), Ok(16 * 2 * 3));
     assert!(matches!(cpu.linear_bytes(DType::Q4_K, 3, 128), Err(Error::BadModel(_))));
     assert!(cpu.linear_bytes(DType::F32, u32::MAX, 1 << 28).is_ok_and(|bytes| bytes > 1 << 60));
     assert!(matches!(cpu.linear_bytes(DType::F32, u32::MAX, u32::MAX), Err(Error::BadModel(_))));

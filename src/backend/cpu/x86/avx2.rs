@@ -1,10 +1,11 @@
 //! AVX2, FMA and F16C: eight lanes.
 #![allow(unsafe_op_in_unsafe_fn, reason = "the trait's contract covers each body")]
 
-pub(super) mod bytes;
+mod bytes;
+mod words;
 
 use crate::backend::cpu::simd::Simd;
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 /// Processors with avx2, fma and f16c.
 #[derive(Clone, Copy)]
@@ -56,7 +57,9 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
-    const TILE_COLUMNS: usize = 3;
+    const TILE_COLUMNS: usize = 6;
+    const TILES: usize = 1;
+    const AHEAD: usize = 0;
     type F = __m256;
     type M = __m256;
 
@@ -91,6 +94,19 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_bf16_partial(from: *const u16, n: usize) -> __m256 {
         widen_bf16(load_halves(from, n))
+    }
+    #[inline(always)]
+    unsafe fn load_even_bf16(from: *const u16) -> __m256 {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_loadu_si256(from.cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_odd_bf16(from: *const u16) -> __m256 {
+        let mut upper = 0xffff_0000_u32;
+        // Were the mask known, the compiler would blend, which on some processors takes the multipliers' place.
+        asm!("/* {upper:e} */", upper = inout(reg) upper,
+            options(pure, nomem, nostack, preserves_flags));
+        let upper = _mm256_set1_epi32(upper as i32);
+        _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(from.cast()), upper))
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> __m256 {
@@ -191,6 +207,13 @@ impl Simd for Avx2 {
         let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
         let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+    }
+    #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "an empty block reads nothing")]
+    unsafe fn same_address(at: *const u8) -> *const u8 {
+        let mut at = at;
+        asm!("/* {at} */", at = inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+        at
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {

@@ -2,9 +2,10 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "the trait's contract covers each body")]
 
 mod bytes;
+mod words;
 
 use crate::backend::cpu::simd::Simd;
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 /// Processors with avx512f, avx512bw, avx512vl and avx512vnni, beside what [`Avx2`](super::avx2::Avx2) needs.
 #[derive(Clone, Copy)]
@@ -39,7 +40,10 @@ const TO_F16: i32 = _MM_FROUND_TO_NEAREST_INT;
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
-    const TILE_COLUMNS: usize = 6;
+    const TILE_COLUMNS: usize = 12;
+    const TILES: usize = 2;
+    /// Further than a page, where the guess of Intel's processors ends.
+    const AHEAD: usize = 4096;
     type F = __m512;
     type M = __mmask16;
 
@@ -74,6 +78,15 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_bf16_partial(from: *const u16, n: usize) -> __m512 {
         widen_bf16(_mm256_maskz_loadu_epi16(first(n), from.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_even_bf16(from: *const u16) -> __m512 {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(from.cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_odd_bf16(from: *const u16) -> __m512 {
+        let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+        _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(from.cast()), upper))
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> __m512 {
@@ -172,6 +185,13 @@ impl Simd for Avx512 {
         let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
         let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+    }
+    #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "an empty block reads nothing")]
+    unsafe fn same_address(at: *const u8) -> *const u8 {
+        let mut at = at;
+        asm!("/* {at} */", at = inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+        at
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
