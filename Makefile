@@ -6,7 +6,8 @@
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
 # make bench      speed beside llama.cpp and OpenVINO, a table and a picture (hours; BENCH=--quick: minutes, small cases)
 # make bench-kernels   what the CPU's products reach of what a core can do (minutes)
-# make bench-cuda   each kernel's share of the bandwidth, on a real GPU
+# make bench-cuda   on a real GPU: each kernel's share of the bandwidth, then whole models beside PyTorch
+# make bench-cuda-smoke   the run of bench-cuda's whole models, tiny, without a GPU
 # make bench-schedule   what scheduling costs a step, and admission on a simulated day; no model is needed
 # make cuda-mutants   faults planted in the kernels, and which tests notice
 # make gotest    the Go module's tests, with the shared and the static library
@@ -36,7 +37,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-kernels bench-cuda bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan loom tsan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-kernels bench-cuda bench-cuda-smoke bench-cuda-setup bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan loom tsan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -82,9 +83,23 @@ bench:
 bench-kernels:
 	$(CARGO) bench --bench kernels
 
-# Each kernel's share of the device's bandwidth, on a real GPU.
-bench-cuda: cuda-toolchain
-	$(CARGO) run --release -p larder-kernels --example bench_gpu
+# On a real GPU: each kernel's share of the device's bandwidth, then whole models beside PyTorch: bench/RESULTS.md. BENCH as
+# above. With BENCH_PYTHON, a Python that has torch and transformers, nothing is installed for it.
+BENCH_PYTHON ?=
+CUDA_PYTHON = $(or $(BENCH_PYTHON),build/bench/venv-cuda/bin/python)
+bench-cuda: cuda-toolchain bench-cuda-setup
+	$(CARGO) build --release --bin larder --features cuda
+	LD_LIBRARY_PATH=$$($(CUDA_PYTHON) bench/cuda.py) $(CARGO) run --release -p larder-kernels --example bench_gpu
+	$(CUDA_PYTHON) bench/run.py --device cuda $(BENCH)
+
+# The same whole-model run with tiny models, larder on the stand-in for a GPU, PyTorch on the processor; into build/bench.
+bench-cuda-smoke: cuda-toolchain bench-cuda-setup
+	$(CARGO) build --bin larder --features cuda-standin
+	standin=$$($(CARGO) run -q -p larder-kernels --features standin --example standin_path) && \
+	    $(CUDA_PYTHON) bench/run.py --smoke $$standin $(BENCH)
+
+bench-cuda-setup:
+	@$(if $(BENCH_PYTHON),true,scripts/bench_setup.sh cuda)
 
 # What scheduling costs a step, and admission on a simulated day.
 bench-schedule:

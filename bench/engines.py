@@ -2,12 +2,12 @@
 import json
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from queue import Empty, Queue
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV_PYTHON = ROOT / "build/bench/venv/bin/python"
 # One sequence has 4096 tokens and a few to decode; 32 have few tokens each.
 SEQUENCE_TOKENS, TOTAL_TOKENS, SEQUENCES = 4224, 8192, 32
 LOAD_TIMEOUT, CASE_TIMEOUT = 900, 1800
@@ -32,7 +32,7 @@ def larder_command(model, threads):
 def peer_command(script):
     def command(model, threads):
         flags = ["--threads", str(threads), "--max-sequence-tokens", str(SEQUENCE_TOKENS)]
-        return [str(VENV_PYTHON), str(ROOT / "bench" / script), str(model), *flags]
+        return [sys.executable, str(ROOT / "bench" / script), str(model), *flags]
 
     return command
 
@@ -47,7 +47,7 @@ COMMANDS = {
 class Engine:
     """A process that has loaded a model."""
 
-    def __init__(self, name, model, threads, log):
+    def __init__(self, name, command, log, environment=None):
         """What the process prints besides answers goes to the file `log`."""
         self.name = name
         self.log = log
@@ -58,10 +58,11 @@ class Engine:
         try:
             with open(log, "w") as file:
                 self.process = subprocess.Popen(
-                    COMMANDS[name](model, threads),
+                    command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=file,
+                    env=environment,
                     text=True,
                 )
         except OSError as error:
@@ -116,6 +117,9 @@ class Engine:
         finally:
             self.signal(signal.SIGSTOP)
 
+    def has_ended(self):
+        return self.process is None or self.process.poll() is not None
+
     def end(self):
         if self.process is None:
             return
@@ -124,6 +128,12 @@ class Engine:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+def progress(text):
+    """Who is at work."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def last_line(text):

@@ -2,9 +2,10 @@
 
     python3 bench/make_shape.py 1b q4_0 build/1b-q4_0.gguf
 
-Shapes: 0.5b (as Qwen2.5-0.5B), 1b (as Llama-3.2-1B) and 8b (as Llama-3.1-8B); heads are tied to the embedding, but that of
-8b. Types: bf16, q8_0, q4_0; q4_k_m, the usual mix of K-quants, is made of the bf16 file by llama.cpp's own quantiser and
-needs llama-cpp-python. The vocabulary knows single bytes and is filled up with unused tokens.
+Shapes: 0.5b (as Qwen2.5-0.5B), 1b (as Llama-3.2-1B), 8b (as Llama-3.1-8B) and tiny; heads are tied to the embedding, but
+that of 8b. Types: bf16, q8_0, q4_0, q4_k (all matrices; rows of a multiple of 256); q4_k_m, the usual mix of K-quants, is made
+of the bf16 file by llama.cpp's own quantiser and needs llama-cpp-python. The vocabulary knows single bytes and is filled up
+with unused tokens.
 """
 import ctypes
 import random
@@ -32,12 +33,19 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
+    "tiny": Shape("llama", 256, 2, 4, 2, 64, 512, 512, 131072, 5e5, 1e-5, True, "llama-bpe"),
     "0.5b": Shape("qwen2", 896, 24, 14, 2, 64, 4864, 151936, 32768, 1e6, 1e-6, True, "qwen2"),
     "1b": Shape("llama", 2048, 16, 32, 8, 64, 8192, 128256, 131072, 5e5, 1e-5, True, "llama-bpe"),
     "8b": Shape("llama", 4096, 32, 32, 8, 128, 14336, 128256, 131072, 5e5, 1e-5, False, "llama-bpe"),
 }
 # GGUF's number, elements and bytes of a block, and the number for the whole file
-TYPES = {"q4_0": (2, 32, 18, 2), "q8_0": (8, 32, 34, 7), "bf16": (30, 1, 2, 32)}
+TYPES = {"q4_0": (2, 32, 18, 2), "q8_0": (8, 32, 34, 7), "q4_k": (12, 256, 144, 14), "bf16": (30, 1, 2, 32)}
+# What a block begins with: its scale; of q4_k also that of the minima, so that values are about zero in the mean.
+BLOCK_HEADS = {
+    "q4_0": struct.pack("<e", 0.004),
+    "q8_0": struct.pack("<e", 0.0003),
+    "q4_k": struct.pack("<ee", 0.0001, 0.00075),
+}
 F32 = 0
 ALIGNMENT = 32
 NORMAL, CONTROL, UNUSED = 1, 3, 5
@@ -140,19 +148,21 @@ def n_bytes(size, kind):
     if kind == "f32":
         return 4 * count
     _, block, block_bytes, _ = TYPES[kind]
+    if size[-1] % block:
+        raise ValueError(f"rows of {size[-1]} are no whole blocks of {kind}")
     return count // block * block_bytes
 
 
 def pattern(kind):
-    """Some thousand blocks: random weights with small scales. Their number is odd, so rows do not repeat soon."""
+    """Many blocks: random weights with small scales. Their number is odd, so rows do not repeat soon."""
     source = random.Random(7)
     if kind == "bf16":
         return b"".join(
             struct.pack("<H", source.choice((0x3C00, 0xBC00)) + source.randrange(256)) for _ in range((1 << 18) + 1)
         )
-    block_bytes = TYPES[kind][2]
-    scale = struct.pack("<e", 0.004 if kind == "q4_0" else 0.0003)
-    return b"".join(scale + source.randbytes(block_bytes - 2) for _ in range((1 << 16) + 1))
+    head = BLOCK_HEADS[kind]
+    n_random = TYPES[kind][2] - len(head)
+    return b"".join(head + source.randbytes(n_random) for _ in range((1 << 16) + 1))
 
 
 def write_data(file, size, kind, blocks):

@@ -1,5 +1,6 @@
 """What the peers of the benchmark have in common: they read cases from standard input, as `larder bench --stdin` does, and
-answer each with a line of JSON. Cases: "prefill TOKENS", "decode DEPTH STEPS SEQUENCES", "first TOKENS CACHED".
+answer each with a line of JSON. Cases: "prefill TOKENS [SEQUENCES]", "decode DEPTH STEPS SEQUENCES", "generate DEPTH STEPS
+SEQUENCES", "first TOKENS CACHED"; a peer knows those that its benchmark asks for.
 """
 import argparse
 import json
@@ -13,6 +14,7 @@ def arguments(doc):
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--max-sequence-tokens", type=int, default=4608, help="tokens that one sequence may have")
     parser.add_argument("--total-tokens", type=int, default=8192, help="tokens that all sequences may have together")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, where there is a choice")
     return parser.parse_args()
 
 

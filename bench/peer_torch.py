@@ -1,44 +1,99 @@
-"""Prefill and decode speed of transformers on PyTorch with random weights, to stand beside `larder bench` on a GPU.
+"""PyTorch on a GPU, beside `larder bench --device cuda`: transformers' Llama in bf16 with random weights.
 
-    python3 bench/peer_torch.py 1b [-p 512] [-n 64] [-s 1] [-r 3]
-    python3 bench/peer_torch.py tiny --device cpu        tries the script where there is no GPU
+    echo "generate 512 32 8" | python3 bench/peer_torch.py 1b
+    echo "prefill 16 2" | python3 bench/peer_torch.py tiny --device cpu        tries it where there is no GPU
 
-Attention is PyTorch's scaled_dot_product_attention over a static cache; a decode step is one CUDA graph. Also prints
-the bandwidth of a large copy on the device, measured in the same run, and decode's share of it. Needs torch and
-transformers.
+The model is a shape of `make_shape.py`. Attention is scaled_dot_product_attention. A decode step over a static cache is one
+CUDA graph, with the greedy choice of the next tokens, which are copied to the host, as a server needs them. The cache is
+filled with random numbers: a step takes the same time whatever they are. Prompts are taken whole. Needs torch and transformers
+(bench/requirements_cuda.txt).
 """
-import argparse
-import statistics
 import time
 
+import make_shape
 import torch
 import transformers
+from peer import answer, arguments, private_stdout, tokens
 
-# hidden, layers, heads, KV heads, head size, intermediate, vocabulary
-SHAPES = {
-    "tiny": (64, 2, 4, 2, 16, 128, 512),
-    "1b": (2048, 16, 32, 8, 64, 8192, 128256),
-    "8b": (4096, 32, 32, 8, 128, 14336, 128256),
-}
+WARM_UP_STEPS = 3
+# Tokens that a cache's length is a multiple of, so that masks are aligned.
+CACHE_ALIGNMENT = 64
 
 
 def model_of(shape, device):
-    hidden, layers, heads, kv_heads, head_dim, intermediate, vocab = shape
     config = transformers.LlamaConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=intermediate,
-        vocab_size=vocab,
-        max_position_embeddings=131072,
-        tie_word_embeddings=False,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocab,
+        max_position_embeddings=shape.context,
+        rms_norm_eps=shape.epsilon,
+        tie_word_embeddings=shape.is_tied,
         attn_implementation="sdpa",
     )
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    return config, model.eval()
+    return model.eval()
+
+
+class Decoding:
+    """Sequences behind `depth` tokens each, and a step that appends a token to all."""
+
+    def __init__(self, model, device, depth, n_steps, n_sequences):
+        self.device, self.depth = device, depth
+        length = depth + max(n_steps, WARM_UP_STEPS)
+        length += -length % CACHE_ALIGNMENT
+        self.cache = transformers.StaticCache(config=model.config, max_cache_len=length)
+        self.tokens = torch.zeros((n_sequences, 1), dtype=torch.long, device=device)
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
+        self.places = torch.arange(length, device=device)
+        self.on_host = torch.zeros((n_sequences, 1), dtype=torch.long, pin_memory=device == "cuda")
+        self.model = model
+        self.step = self.compute
+        self.step()  # makes the cache
+        for layer in self.cache.layers:
+            layer.keys.normal_()
+            layer.values.normal_()
+        self.rewind()
+        if device == "cuda":
+            self.step = self.captured()
+
+    def compute(self):
+        mask = (self.places <= self.position).view(1, 1, 1, -1).expand(len(self.tokens), 1, 1, -1)
+        position = self.position.view(1, 1)
+        output = self.model(self.tokens, attention_mask=mask, position_ids=position, cache=self.cache, use_cache=True)
+        self.tokens.copy_(output.logits[:, -1].argmax(-1, keepdim=True))
+        self.position.add_(1)
+
+    def captured(self):
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                self.compute()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.compute()
+        return graph.replay
+
+    def rewind(self):
+        self.position.fill_(self.depth)
+        for layer in self.cache.layers:
+            layer.cumulative_length.fill_(self.depth)
+
+    def run(self, n_steps):
+        """Seconds of so many steps."""
+        self.rewind()
+        synchronize(self.device)
+        begin = time.perf_counter()
+        for _ in range(n_steps):
+            self.step()
+            self.on_host.copy_(self.tokens, non_blocking=True)
+            synchronize(self.device)
+        return time.perf_counter() - begin
 
 
 def synchronize(device):
@@ -46,84 +101,61 @@ def synchronize(device):
         torch.cuda.synchronize()
 
 
-def copy_bandwidth(device):
-    """Bytes read and written per second by a copy of 1 GiB."""
-    n_bytes = 1 << (30 if device == "cuda" else 26)
-    source = torch.empty(n_bytes, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    rates = []
-    for _ in range(10):
-        synchronize(device)
+class Peer:
+    def __init__(self, args):
+        self.device = args.device
+        self.model = model_of(make_shape.SHAPES[args.model], args.device)
+        self.decoding, self.case = None, None
+
+    def forget(self):
+        """Gives the last case's memory back."""
+        self.decoding, self.case = None, None
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def generate(self, *case):
+        depth, n_steps, n_sequences = case
+        if self.case != case:
+            self.forget()
+            self.decoding = without_trace(Decoding, self.model, self.device, *case)
+            self.case = case
+        return self.decoding.run(n_steps), n_steps * n_sequences
+
+    @torch.inference_mode()
+    def prefill(self, n_tokens, n_sequences=1):
+        if self.case is not None:
+            self.forget()
+        vocab_size = self.model.config.vocab_size
+        rows = [tokens(range(n_tokens), sequence, vocab_size) for sequence in range(n_sequences)]
+        prompts = torch.tensor(rows, device=self.device)
+        synchronize(self.device)
         begin = time.perf_counter()
-        target.copy_(source)
-        synchronize(device)
-        rates.append(2 * n_bytes / (time.perf_counter() - begin))
-    return statistics.median(rates)
+        without_trace(self.model, prompts, use_cache=True, logits_to_keep=1)
+        synchronize(self.device)
+        return time.perf_counter() - begin, n_tokens * n_sequences
 
 
-def decode_step(model, cache, tokens, position, device):
-    """A call that appends one token to every sequence; a CUDA graph where there are any."""
-
-    def step():
-        return model(tokens, past_key_values=cache, cache_position=position, use_cache=True).logits
-
-    if device != "cuda":
-        return step
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+def without_trace(function, *args, **kwargs):
+    """Calls it, with a short error when the device's memory is used up: the long one would keep what was allocated."""
+    try:
+        return function(*args, **kwargs)
+    except torch.OutOfMemoryError:
+        pass
+    raise MemoryError("the device's memory is used up")
 
 
-@torch.inference_mode()
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("-p", type=int, default=512, help="prompt tokens")
-    parser.add_argument("-n", type=int, default=64, help="decoded tokens")
-    parser.add_argument("-s", type=int, default=1, help="sequences together")
-    parser.add_argument("-r", type=int, default=3, help="repetitions")
-    parser.add_argument("--device", default="cuda")
-    args = parser.parse_args()
-    config, model = model_of(SHAPES[args.shape], args.device)
-    length = args.p + args.n + 8
-    cache = transformers.StaticCache(config=config, max_cache_len=length)
-    prompt = torch.randint(0, config.vocab_size, (args.s, args.p), device=args.device)
-    tokens = torch.zeros((args.s, 1), dtype=torch.long, device=args.device)
-    position = torch.tensor([args.p], device=args.device)
-    prefill, decode, step = [], [], None
-    for round in range(args.r + 1):
-        cache.reset()
-        synchronize(args.device)
-        begin = time.perf_counter()
-        model(prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        synchronize(args.device)
-        seconds = time.perf_counter() - begin
-        position.fill_(args.p)
-        step = step or decode_step(model, cache, tokens, position, args.device)
-        synchronize(args.device)
-        begin = time.perf_counter()
-        for _ in range(args.n):
-            step()
-            position += 1
-            synchronize(args.device)
-        if round:  # the first round warms up
-            prefill.append(args.s * args.p / seconds)
-            decode.append(args.s * args.n / (time.perf_counter() - begin))
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    weights -= model.get_input_embeddings().weight.numel() * 2  # one row of it is read
-    bandwidth = copy_bandwidth(args.device)
-    card = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
-    print(f"{card}: copy {bandwidth / 1e9:.0f} GB/s, torch {torch.__version__}")
-    for name, rates in (("prefill", prefill), ("decode", decode)):
-        print(f"{name} {statistics.median(rates):.1f} tok/s ({min(rates):.1f} to {max(rates):.1f})")
-    share = statistics.median(decode) / args.s * weights / bandwidth
-    print(f"weights read by decode: {100 * share:.0f} % of the copy bandwidth")
+    args = arguments(__doc__)
+    answers = private_stdout()
+    begin = time.perf_counter()
+    peer = Peer(args)
+    heading = {
+        "engine": "PyTorch",
+        "version": f"{torch.__version__}, transformers {transformers.__version__}",
+        "load_seconds": time.perf_counter() - begin,
+    }
+    answer(answers, heading, {"prefill": peer.prefill, "generate": peer.generate})
 
 
 if __name__ == "__main__":

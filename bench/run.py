@@ -1,9 +1,11 @@
 """Measures larder beside llama.cpp and OpenVINO GenAI and writes bench/RESULTS.md and bench/results.svg: `make bench`.
+With `--device cuda` on a GPU, beside PyTorch (cuda.py): `make bench-cuda`.
 
     build/bench/venv/bin/python bench/run.py [--quick] [--models 1b-q8_0 ...] [--only decode] [--rounds 5] [--threads 2]
+    build/bench/venv-cuda/bin/python bench/run.py --device cuda [--models 8b-bf16 ...] [--only generate] [--rounds 3]
 
-First what the machine can do is measured. Then for each model all engines load it, and take turns: a case, an engine after
-the other, round after round, the first engine another one every time. Who is not at work is stopped (SIGSTOP).
+On the processor, first what the machine can do is measured. Then for each model all engines load it, and take turns: a case,
+an engine after the other, round after round, the first engine another one every time. Who is not at work is stopped (SIGSTOP).
 """
 import argparse
 import contextlib
@@ -15,9 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cuda
 import models
 import results
-from engines import COMMANDS, ROOT, Engine, Failed
+from engines import COMMANDS, ROOT, Engine, Failed, progress
 
 CASES = (
     *(f"prefill {n}" for n in (128, 512, 2048)),
@@ -31,18 +34,33 @@ QUICK_CASES = ("prefill 128", "decode 0 16 1", "decode 256 8 1", "decode 0 8 4",
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small cases, SmolLM2 and one round: only whether all runs")
-    parser.add_argument("--models", nargs="+", choices=models.MODELS, metavar="MODEL", help=", ".join(models.MODELS))
-    parser.add_argument("--engines", nargs="+", choices=COMMANDS, default=list(COMMANDS))
-    parser.add_argument("--only", default="", help="only cases that begin so: prefill, decode, 'decode 0', first")
-    parser.add_argument("--rounds", type=int, help="5, with --quick 1; one more goes before, to warm up")
+    parser.add_argument("--quick", action="store_true", help="small cases, one model and one round: only whether all runs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--smoke", metavar="FOLDER", help="the run of a GPU, tiny, on the stand-in for the driver in FOLDER")
+    names = [*models.MODELS, *models.DEVICE_MODELS, *models.TINY_MODELS]
+    parser.add_argument("--models", nargs="+", choices=names, metavar="MODEL", help=", ".join(dict.fromkeys(names)))
+    parser.add_argument("--engines", nargs="+", choices=[*COMMANDS, "PyTorch"])
+    parser.add_argument("--only", default="", help="only cases that begin so: prefill, decode, 'decode 0', first, generate")
+    parser.add_argument("--rounds", type=int, help="5 after one to warm up; on a GPU 3; with --quick 1")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="one per physical core")
-    parser.add_argument("--output", type=Path, help="the folder of RESULTS.md and results.svg: bench/, with --quick build/bench/")
+    parser.add_argument("--output", type=Path, help="RESULTS.md's folder: bench/, with --quick or --smoke build/bench/")
     args = parser.parse_args()
-    args.rounds = args.rounds or (1 if args.quick else 5)
-    args.models = args.models or ([models.SMOLLM2] if args.quick else list(models.MODELS))
-    args.output = args.output or (models.FOLDER if args.quick else ROOT / "bench")
-    args.cases = [case for case in (QUICK_CASES if args.quick else CASES) if case.startswith(args.only)]
+    args.on_device = args.device == "cuda" or args.smoke is not None
+    small = args.quick or args.smoke is not None
+    if args.on_device:
+        known_models, known_engines, rounds = models.DEVICE_MODELS, cuda.ENGINES, 3
+        args.cases = cuda.cases_of(cuda.grid_of(args), args.only)
+    else:
+        known_models, known_engines, rounds = models.MODELS, tuple(COMMANDS), 5
+        args.cases = [case for case in (QUICK_CASES if args.quick else CASES) if case.startswith(args.only)]
+    if args.smoke:
+        known_models, rounds = models.TINY_MODELS, 2
+    args.rounds = args.rounds or (1 if args.quick else rounds)
+    args.models = args.models or list(known_models[:1] if args.quick else known_models)
+    args.engines = args.engines or list(known_engines)
+    args.output = args.output or (models.FOLDER if small else ROOT / "bench")
+    if strange := {*args.models} - {*known_models} | {*args.engines} - {*known_engines}:
+        parser.error(f"not for this device: {', '.join(sorted(strange))}")
     if args.rounds < 1 or args.threads < 1 or not args.cases:
         parser.error("there is nothing to measure")
     return args
@@ -98,7 +116,8 @@ def measure_model(name, args):
     with contextlib.ExitStack() as stack:
         for engine in args.engines:
             progress(f"{name}: {engine} loads")
-            engines.append(Engine(engine, path, args.threads, models.FOLDER / f"{engine}.log"))
+            command = COMMANDS[engine](path, args.threads)
+            engines.append(Engine(engine, command, models.FOLDER / f"{engine}.log"))
             stack.callback(engines[-1].end)
         cells = {case: measure_case(case, engines, args.rounds, name) for case in args.cases}
     return cells, models.sizes_of(path), engines
@@ -120,11 +139,6 @@ def measure_case(case, engines, rounds, name):
             seconds = cells[engine.name].seconds + (answer["seconds"] if round else [])
             cells[engine.name] = results.Cell(seconds, answer["tokens"], n_cached=answer.get("cached"))
     return cells
-
-
-def progress(text):
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def loading_table(engines):
@@ -176,11 +190,12 @@ def write(args, limits, measured):
         versions += [line for line in version_lines(engines) if line not in versions]
         notes = results.failures(args.engines, args.cases, cells) + results.cache_misses(args.cases, cells)
         gibibytes = f"{sizes.weight_bytes / 2**20:,.0f} MiB of weights a step."
-        table = results.model_table(args.engines, args.cases, cells, sizes, limits)
+        table = results.model_table(args.engines, args.cases, cells, {"larder": sizes}, limits)
         parts.append("\n".join([f"## {models.title(name)}", "", gibibytes, "", table, loading_table(engines)]))
         parts += ["".join(f"* {note}\n" for note in notes)] if notes else []
     text = introduction(args, limits, versions) + "\n" + "\n".join(parts)
-    (args.output / "RESULTS.md").write_text(text)
+    path = args.output / "RESULTS.md"
+    path.write_text(results.merged(path.read_text() if path.exists() else "", text, "# "))
 
 
 def draw(args, measured):
@@ -198,6 +213,8 @@ def draw(args, measured):
 
 def main():
     args = parse_arguments()
+    if args.on_device:
+        return cuda.run(args)
     models.FOLDER.mkdir(parents=True, exist_ok=True)
     if not models.room_is_enough(args.models):
         sys.exit(f"The models that are missing need up to 12 GB in {models.FOLDER}.")

@@ -4,7 +4,6 @@ import tempfile
 import unittest
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import engines
 import results
@@ -61,7 +60,7 @@ class Results(unittest.TestCase):
             },
         }
         names = ["larder", "llama.cpp", "OpenVINO"]
-        table = results.model_table(names, list(cells), cells, SIZES, LIMITS).splitlines()
+        table = results.model_table(names, list(cells), cells, {"larder": SIZES}, LIMITS).splitlines()
         self.assertEqual(len({line.count("|") for line in table}), 1)
         self.assertEqual(
             table[2],
@@ -76,6 +75,19 @@ class Results(unittest.TestCase):
         self.assertEqual(results.case_title("decode 0 64 16"), "decode at depth 0, 16 together, tokens/s")
         self.assertEqual(results.case_title("decode 512 64 1"), "decode at depth 512, tokens/s")
         self.assertEqual(results.case_title("first 2064 2048"), "first token, 2048 of 2064 cached, ms")
+        self.assertEqual(results.case_title("prefill 512"), "prefill 512, tokens/s")
+        self.assertEqual(results.case_title("prefill 512 8"), "prefill 8 × 512, tokens/s")
+        self.assertEqual(results.case_title("generate 512 32 8"), "decode at depth 512, 8 together, tokens/s")
+
+    def test_sections_are_replaced_and_others_kept(self):
+        old = "before\n# A\nold\n## A1\nx\n\n# B\nb\n"
+        self.assertEqual(results.merged(old, "# A\nnew\n", "# "), "before\n\n# A\nnew\n\n# B\nb\n")
+        self.assertEqual(results.merged("", "# C\n## C1\n", "# "), "# C\n## C1\n")
+        both = results.merged("# A\na\n", "# C\nc\n", "# ")
+        self.assertEqual(both, "# A\na\n\n# C\nc\n")
+        self.assertEqual(results.merged(both, "# C\nc\n", "# "), both)
+        chapter = results.merged("# C\nold words\n## x\n1\n## y\n2\n", "# C\nnew words\n## y\n3\n", "## ")
+        self.assertEqual(chapter, "# C\nnew words\n\n## x\n1\n\n## y\n3\n")
 
 
 class Engines(unittest.TestCase):
@@ -88,8 +100,7 @@ class Engines(unittest.TestCase):
                 ([sys.executable, "-c", "import os; os.abort()"], "SIGABRT"),
                 ([sys.executable, "-c", "pass"], "status 0"),
             ):
-                with mock.patch.dict(engines.COMMANDS, {"larder": lambda *_: command}):
-                    engine = engines.Engine("larder", "model", 1, log)
+                engine = engines.Engine("larder", command, log)
                 engine.end()
                 self.assertIn(expected, engine.failure)
                 with self.assertRaises(engines.Failed):
@@ -98,8 +109,8 @@ class Engines(unittest.TestCase):
     def test_questions_and_answers(self):
         program = "import peer; peer.answer(peer.private_stdout(), {'version': 1}, {'first': lambda a, b: (a / b, a)})"
         command = [sys.executable, "-c", f"import sys; sys.path[0] = {str(Path(__file__).parent)!r}; {program}"]
-        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(engines.COMMANDS, {"larder": lambda *_: command}):
-            engine = engines.Engine("larder", "model", 1, Path(folder) / "log")
+        with tempfile.TemporaryDirectory() as folder:
+            engine = engines.Engine("larder", command, Path(folder) / "log")
             self.assertEqual(engine.heading, {"version": 1})
             for _ in range(3):
                 self.assertEqual(engine.ask("first 6 4")["seconds"], [1.5])

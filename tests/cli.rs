@@ -89,22 +89,30 @@ fn bench_tells_both_speeds() {
 
 #[test]
 fn bench_takes_cases() {
-    let cases = ["-c", "decode 5 2 3", "-c", "first 9 4", "-r", "1", "--threads", "1"];
+    let cases = ["decode 5 2 3", "first 9 4", "generate 5 2 3", "prefill 9 2"];
+    let cases: Vec<&str> = cases.iter().flat_map(|case| ["-c", case]).collect();
+    let cases = [&cases[..], &["-r", "1", "--threads", "1"]].concat();
     let output = larder(&[&["bench", &tiny_model()], &cases[..]].concat());
     let text = stdout(&output);
-    for part in
-        ["decode       2 tokens of 3 each", "at depth 5", "first        9 tokens", "4 cached"]
-    {
+    for part in [
+        "decode       2 tokens of 3 each",
+        "at depth 5",
+        "first        9 tokens",
+        "4 cached",
+        "generate     2 tokens of 3 each",
+        "prefill      9 tokens of 2 each",
+    ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     let output = larder(&[&["bench", &tiny_model(), "--json"], &cases[..]].concat());
     let text = stdout(&output);
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((lines.len(), &lines[0]["engine"]), (3, &"larder".into()));
+    assert_eq!((lines.len(), &lines[0]["engine"]), (5, &"larder".into()));
     assert_eq!((&lines[1]["case"], &lines[1]["tokens"]), (&"decode 5 2 3".into(), &6.into()));
     assert!(lines[2]["seconds"][0].as_f64().unwrap() > 0.0, "{text}");
     assert_eq!((&lines[2]["tokens"], &lines[2]["cached"]), (&9.into(), &4.into()));
+    assert_eq!((&lines[3]["tokens"], &lines[4]["tokens"]), (&6.into(), &18.into()));
 }
 
 #[test]
@@ -125,6 +133,11 @@ fn bench_answers_line_by_line() {
         ("decode 3 7 5", Some("max_sequences")),
         ("decode 18 2 1", None),
         ("first 15 10", None),
+        ("generate 3 5 4", None),
+        ("generate 3 8 4", Some("token slots")),
+        ("generate 3 5 4", None),
+        ("prefill 10 4", None),
+        ("generate 3 20 1", Some("")),
         ("first 19 0", None),
         ("decode 0 10 4", None),
     ];

@@ -109,8 +109,9 @@ pub struct BenchArguments {
     #[arg(short = 's', long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub sequences: u32,
-    /// Measure this instead: "prefill TOKENS", "decode DEPTH STEPS SEQUENCES", or "first TOKENS CACHED",
-    /// the time to the first token of a prompt that is cached in part; may be given several times
+    /// Measure this instead: "prefill TOKENS [SEQUENCES]", "decode DEPTH STEPS SEQUENCES", "generate DEPTH STEPS
+    /// SEQUENCES" (requests, with tokens drawn), or "first TOKENS CACHED", the time to the first token of a prompt that
+    /// is cached in part; may be given several times
     #[arg(short = 'c', long, conflicts_with_all = ["prompt_tokens", "new_tokens", "depth", "sequences"])]
     pub case: Vec<Case>,
     /// Read cases from standard input, run each once as it comes, and answer with a line of JSON

@@ -45,7 +45,7 @@ fn cases(arguments: &BenchArguments) -> Vec<Case> {
     }
     let (n_tokens, n_steps) = (arguments.prompt_tokens, arguments.new_tokens);
     let depth = arguments.depth.unwrap_or(n_tokens);
-    let prefill = (n_tokens > 0).then_some(Case::Prefill { n_tokens });
+    let prefill = (n_tokens > 0).then_some(Case::Prefill { n_tokens, n_sequences: 1 });
     let n_sequences = arguments.sequences;
     let decode = (n_steps > 0).then_some(Case::Decode { depth, n_steps, n_sequences });
     prefill.into_iter().chain(decode).collect()
@@ -56,6 +56,7 @@ fn make_room(options: &mut Options, cases: &[Case]) {
     let most = |of: fn(&Case) -> u64| cases.iter().map(of).max().unwrap_or(1);
     let n_sequences = most(|case| u64::from(case.n_sequences())) as u32;
     options.max_sequences = options.max_sequences.max(n_sequences);
+    options.max_requests = options.max_requests.max(n_sequences);
     options.max_logits_rows = options.max_logits_rows.max(n_sequences);
     if options.max_sequence_tokens == 0 && options.total_tokens == 0 {
         options.max_sequence_tokens = most(|case| u64::from(case.n_tokens().0)) as u32;
@@ -133,13 +134,15 @@ fn report_json(case: &Case, runs: &[Measured]) -> Value {
 fn report(case: &Case, runs: &[Measured]) -> String {
     let speeds = || runs.iter().map(|run| f64::from(run.n_tokens) / run.seconds).collect();
     match case {
-        Case::Prefill { n_tokens } => {
-            format!("prefill {n_tokens:>6} tokens  {}", summary(speeds(), "tokens/s"))
-        }
-        Case::Decode { depth, n_steps, n_sequences } => {
-            let each = if *n_sequences > 1 { format!(" of {n_sequences} each") } else { "".into() };
+        Case::Prefill { n_tokens, n_sequences } => {
             let speed = summary(speeds(), "tokens/s");
-            format!("decode  {n_steps:>6} tokens{each}  {speed} at depth {depth}")
+            format!("prefill {n_tokens:>6} tokens{}  {speed}", each(*n_sequences))
+        }
+        Case::Decode { depth, n_steps, n_sequences }
+        | Case::Generate { depth, n_steps, n_sequences } => {
+            let name = if matches!(case, Case::Decode { .. }) { "decode  " } else { "generate" };
+            let (each, speed) = (each(*n_sequences), summary(speeds(), "tokens/s"));
+            format!("{name}{n_steps:>6} tokens{each}  {speed} at depth {depth}")
         }
         Case::First { n_tokens, .. } => {
             let times = runs.iter().map(|run| 1e3 * run.seconds).collect();
@@ -147,6 +150,10 @@ fn report(case: &Case, runs: &[Measured]) -> String {
             format!("first   {n_tokens:>6} tokens  {} {n_cached} cached", summary(times, "ms"))
         }
     }
+}
+
+fn each(n_sequences: u32) -> String {
+    if n_sequences > 1 { format!(" of {n_sequences} each") } else { String::new() }
 }
 
 fn summary(mut values: Vec<f64>, unit: &str) -> String {

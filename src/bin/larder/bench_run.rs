@@ -3,8 +3,8 @@
 use crate::Result;
 use crate::bench_cases::Case;
 use larder::engine::{Engine, ForwardBatch, Pooling};
-use larder::ids::{SequenceHandle, TokenId};
-use larder::serve::{Event, EventKind, Prompt, RequestInput};
+use larder::ids::{RequestHandle, SequenceHandle, TokenId};
+use larder::serve::{Event, EventKind, Failure, Prompt, RequestInput};
 use std::time::Instant;
 
 /// An engine and the sequences that the last case left.
@@ -38,11 +38,12 @@ impl Runner {
     /// Runs a case once.
     pub fn measure(&mut self, case: &Case) -> Result<Measured> {
         match *case {
-            Case::Prefill { n_tokens } => {
-                self.prepare(1, 0)?;
+            Case::Prefill { n_tokens, n_sequences } => {
+                self.prepare(n_sequences, 0)?;
                 let begin = Instant::now();
-                self.extend(0, n_tokens)?;
-                Ok(Measured { seconds: begin.elapsed().as_secs_f64(), n_tokens, n_cached: 0 })
+                self.extend(n_tokens)?;
+                let seconds = begin.elapsed().as_secs_f64();
+                Ok(Measured { seconds, n_tokens: n_tokens * n_sequences, n_cached: 0 })
             }
             Case::Decode { depth, n_steps, n_sequences } => {
                 self.prepare(n_sequences, depth)?;
@@ -52,6 +53,9 @@ impl Runner {
                 }
                 let seconds = begin.elapsed().as_secs_f64();
                 Ok(Measured { seconds, n_tokens: n_steps * n_sequences, n_cached: 0 })
+            }
+            Case::Generate { depth, n_steps, n_sequences } => {
+                self.generate(depth, n_steps, n_sequences)
             }
             Case::First { n_tokens, n_cached } => self.first(n_tokens, n_cached),
         }
@@ -70,17 +74,20 @@ impl Runner {
         while self.sequences.len() < n_sequences as usize {
             self.sequences.push(self.engine.sequence_open()?);
         }
-        (0..self.sequences.len()).try_for_each(|index| self.extend(index, depth))
+        self.extend(depth)
     }
 
-    /// Prefills a sequence up to `n_tokens`.
-    fn extend(&mut self, index: usize, n_tokens: u32) -> Result<()> {
-        let sequence = self.sequences[index];
-        let first = self.engine.sequence_length(sequence)? as u32;
-        let tokens = self.prompt(first..n_tokens, index as u32);
+    /// Prefills every sequence up to `n_tokens`, with as many rows a pass as there may be.
+    fn extend(&mut self, n_tokens: u32) -> Result<()> {
+        let (mut sequences, mut tokens) = (Vec::new(), Vec::new());
+        for (&sequence, salt) in self.sequences.iter().zip(0..) {
+            let first = self.engine.sequence_length(sequence)? as u32;
+            tokens.extend(self.prompt(first..n_tokens, salt));
+            sequences.resize(tokens.len(), sequence);
+        }
         let n_rows = self.engine.memory().max_batch_rows.max(1) as usize;
-        for chunk in tokens.chunks(n_rows) {
-            append(&mut self.engine, &vec![sequence; chunk.len()], chunk)?;
+        for (sequences, tokens) in sequences.chunks(n_rows).zip(tokens.chunks(n_rows)) {
+            append(&mut self.engine, sequences, tokens)?;
         }
         Ok(())
     }
@@ -91,6 +98,54 @@ impl Runner {
         let salts = 0..self.sequences.len() as u32;
         let tokens: Vec<TokenId> = salts.map(|salt| token(position, salt, vocab_size)).collect();
         append(&mut self.engine, &self.sequences, &tokens)
+    }
+
+    /// Steps of requests that decode together, whose prompts are cached but for the last token.
+    fn generate(&mut self, depth: u32, n_steps: u32, n_sequences: u32) -> Result<Measured> {
+        self.prepare(0, 0)?;
+        let prompts: Vec<_> = (0..n_sequences).map(|salt| self.prompt(0..depth, salt)).collect();
+        for prompt in &prompts {
+            self.request(prompt)?;
+        }
+        let mut handles = Vec::with_capacity(prompts.len());
+        for prompt in &prompts {
+            handles.push(self.submit(prompt, n_steps + 1)?);
+        }
+        let mut events = vec![Event::default(); 2 * prompts.len()];
+        let seconds = self.timed_steps(&mut events, n_steps, n_sequences);
+        if seconds.is_err() {
+            handles.iter().try_for_each(|&handle| self.engine.edge().cancel(handle))?;
+            while self.engine.step(&mut events)? > 0 {}
+        }
+        Ok(Measured { seconds: seconds?, n_tokens: n_steps * n_sequences, n_cached: 0 })
+    }
+
+    /// Seconds that steps of all requests take, behind one that gives each its first token.
+    fn timed_steps(&mut self, events: &mut [Event], n_steps: u32, n_requests: u32) -> Result<f64> {
+        self.step_all(events, n_requests)?;
+        let begin = Instant::now();
+        (0..n_steps).try_for_each(|_| self.step_all(events, n_requests))?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// A step that must give every request a token.
+    fn step_all(&mut self, events: &mut [Event], n_requests: u32) -> Result<()> {
+        let n = self.engine.step(events)?;
+        let mut n_tokens = 0;
+        for event in &events[..n] {
+            match event.kind {
+                EventKind::Token => n_tokens += 1,
+                EventKind::Finished(_) => {}
+                EventKind::Failed(failure) => return Err(failed(failure)),
+            }
+        }
+        if n_tokens != n_requests {
+            let text = format!(
+                "a step gave {n_tokens} of {n_requests} requests a token: are there too few token slots?"
+            );
+            return Err(text.into());
+        }
+        Ok(())
     }
 
     /// A request for one token, behind another one that leaves its prefix in the cache. The rest is new every time.
@@ -109,12 +164,7 @@ impl Runner {
 
     /// Has one token drawn behind a prompt and tells how many of the prompt's were in the cache.
     fn request(&mut self, prompt: &[TokenId]) -> Result<u32> {
-        let input = RequestInput {
-            prompt: Prompt::Tokens(prompt),
-            max_new_tokens: 1,
-            ..RequestInput::default()
-        };
-        self.engine.edge().submit(None, &input)?;
+        self.submit(prompt, 1)?;
         let mut events = [Event::default()];
         loop {
             let n = self.engine.step(&mut events)?;
@@ -122,12 +172,24 @@ impl Runner {
                 match event.kind {
                     EventKind::Token => {}
                     EventKind::Finished(_) => return Ok(event.n_cached_tokens),
-                    EventKind::Failed(failure) => {
-                        return Err(format!("a request failed: {failure:?}").into());
-                    }
+                    EventKind::Failed(failure) => return Err(failed(failure)),
                 }
             }
         }
+    }
+
+    /// Asks for so many greedy tokens, none of which ends the answer.
+    fn submit(&mut self, prompt: &[TokenId], n_new: u32) -> Result<RequestHandle> {
+        let stops = self.engine.text().map_or(&[][..], |text| text.stop_tokens());
+        let input = RequestInput {
+            prompt: Prompt::Tokens(prompt),
+            max_new_tokens: n_new,
+            expected_new_tokens: n_new,
+            bias_tokens: stops,
+            biases: &vec![f32::NEG_INFINITY; stops.len()],
+            ..RequestInput::default()
+        };
+        Ok(self.engine.edge().submit(None, &input)?)
     }
 
     fn prompt(&self, positions: std::ops::Range<u32>, salt: u32) -> Vec<TokenId> {
@@ -147,6 +209,10 @@ fn append(engine: &mut Engine, sequences: &[SequenceHandle], tokens: &[TokenId])
         normalize: false,
     })?;
     Ok(())
+}
+
+fn failed(failure: Failure) -> Box<dyn std::error::Error> {
+    format!("a request failed: {failure:?}").into()
 }
 
 /// The same token at the same place in every run, all over the vocabulary. Another salt gives other ones.
