@@ -194,6 +194,7 @@ def write(args, limits, measured):
         parts.append("\n".join([f"## {models.title(name)}", "", gibibytes, "", table, loading_table(engines)]))
         parts += ["".join(f"* {note}\n" for note in notes)] if notes else []
     text = introduction(args, limits, versions) + "\n" + "\n".join(parts)
+    args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "RESULTS.md"
     path.write_text(results.merged(path.read_text() if path.exists() else "", text, "# "))
 
