@@ -89,22 +89,25 @@ kernels! {
     /// Values to f16.
     store_f16_row(from: &[f32], to: *mut u16) = crate::backend::cpu::rows::store_f16_row;
     /// Queries by f32 keys.
-    scores_f32(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows)
+    scores_f32(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows, room: *mut f32)
         = crate::backend::cpu::attention::kernel::scores_f32;
     /// Queries by f16 keys.
-    scores_f16(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows)
+    scores_f16(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows, room: *mut f32)
         = crate::backend::cpu::attention::kernel::scores_f16;
     /// Queries by bf16 keys.
-    scores_bf16(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows)
+    scores_bf16(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows, room: *mut f32)
         = crate::backend::cpu::attention::kernel::scores_bf16;
     /// Weighted sums of f32 values.
-    sums_f32(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows)
+    sums_f32(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows,
+        room: *mut f32)
         = crate::backend::cpu::attention::kernel::sums_f32;
     /// Weighted sums of f16 values.
-    sums_f16(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows)
+    sums_f16(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows,
+        room: *mut f32)
         = crate::backend::cpu::attention::kernel::sums_f16;
     /// Weighted sums of bf16 values.
-    sums_bf16(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows)
+    sums_bf16(weights: Rows, values: HeadRows<'_>, first: usize, end: usize, to: Rows,
+        room: *mut f32)
         = crate::backend::cpu::attention::kernel::sums_bf16;
     /// `out.len()` weights at the pointer to f32.
     dequantise(dtype: DType, row: *const u8, out: &mut [f32])

@@ -76,6 +76,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Sum of the lanes: halves are added until one is left.
     unsafe fn sum(a: Self::F) -> f32;
+    /// `to[i] = sum(vectors[i]) · factor`, each sum by the same tree.
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut f32, vectors: [Self::F; 4], factor: f32) {
+        for (i, vector) in vectors.into_iter().enumerate() {
+            // SAFETY: the trait's contract.
+            unsafe { *to.add(i) = Self::sum(vector) * factor };
+        }
+    }
     /// Largest lane, by the tree of [`sum`](Self::sum).
     unsafe fn max_lane(a: Self::F) -> f32;
 

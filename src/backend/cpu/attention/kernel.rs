@@ -6,6 +6,7 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "the trait's contract covers each body")]
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed alike in every array")]
 
+use super::gathered::{KEYS_AT_ONCE, gathered, score_keys};
 use crate::backend::cpu::simd::Simd;
 
 /// Keys or values of one head: element `d` at slot `s` is at `base + s · row_bytes + d · size`.
@@ -60,30 +61,42 @@ element!(Brain, u16, load_bf16, load_bf16_partial);
 
 /// Keys ahead whose lines are asked for: slots may lie anywhere.
 const AHEAD: usize = 8;
-/// Keys that stay in the first cache while all query vectors and elements pass over them.
-const KEYS_AT_ONCE: usize = 32;
-
-/// `scores[i][j] = scale · (q[i] · key[j])`
+/// Query vectors from which on these keys are brought together as f32, once for all.
+const MANY: usize = 16;
+/// `scores[i][j] = scale · (q[i] · key[j])`, with room for [`KEYS_AT_ONCE`] keys of f32.
 ///
 /// # Safety
 /// `q` rows hold `head_dim`, `scores` rows `slots.len()` values; every slot is one of the rows behind `base`; the
 /// processor has `S`'s instruction set.
 #[inline(always)]
-unsafe fn scores<S: Simd, E: Element>(q: Rows, keys: HeadRows<'_>, scale: f32, scores: Rows) {
+unsafe fn scores<S: Simd, E: Element>(
+    q: Rows,
+    keys: HeadRows<'_>,
+    scale: f32,
+    scores: Rows,
+    room: *mut f32,
+) {
     let n_keys = keys.slots.len();
     let mut j = 0;
+    while q.n >= MANY && j < n_keys {
+        let n = if n_keys - j < KEYS_AT_ONCE { n_keys - j } else { KEYS_AT_ONCE };
+        let to = Rows { at: scores.at.add(j), ..scores };
+        score_keys::<S>(q, gathered::<S, E>(keys, j, n, room), n, scale, to);
+        j += n;
+    }
     while j + 2 <= n_keys {
         prefetch::<S, E>(keys, j + AHEAD, 2);
-        score_keys::<S, E, 2>(q, keys, j, scale, scores);
+        few_scores::<S, E, 2>(q, keys, j, scale, scores);
         j += 2;
     }
     if j < n_keys {
-        score_keys::<S, E, 1>(q, keys, j, scale, scores);
+        few_scores::<S, E, 1>(q, keys, j, scale, scores);
     }
 }
 
+/// Scores of the keys `j .. j + K` with few query vectors: each key meets all of them while it comes from memory.
 #[inline(always)]
-unsafe fn score_keys<S: Simd, E: Element, const K: usize>(
+unsafe fn few_scores<S: Simd, E: Element, const K: usize>(
     q: Rows,
     keys: HeadRows<'_>,
     j: usize,
@@ -145,7 +158,7 @@ unsafe fn score_tile<S: Simd, E: Element, const Q: usize, const K: usize>(
     }
 }
 
-/// `sums[i] += Σ weights[i][j] · value[j]` for the keys `first .. end`, ascending.
+/// `sums[i] += Σ weights[i][j] · value[j]` for the keys `first .. end`, ascending; room as for [`scores`].
 ///
 /// # Safety
 /// `weights` rows hold `end`, `sums` rows `head_dim` values; otherwise as [`scores`].
@@ -156,23 +169,43 @@ unsafe fn sums<S: Simd, E: Element>(
     first: usize,
     end: usize,
     sums: Rows,
+    room: *mut f32,
 ) {
     let mut j = first;
     while j < end {
         let n = if end - j < KEYS_AT_ONCE { end - j } else { KEYS_AT_ONCE };
-        prefetch::<S, E>(values, j + n, KEYS_AT_ONCE);
-        let mut i = 0;
-        while i + 4 <= weights.n {
-            sum_keys::<S, E, 4, 2>(weights, values, i, j, n, sums);
-            i += 4;
-        }
-        match weights.n - i {
-            3 => sum_keys::<S, E, 3, 2>(weights, values, i, j, n, sums),
-            2 => sum_keys::<S, E, 2, 4>(weights, values, i, j, n, sums),
-            1 => sum_keys::<S, E, 1, 8>(weights, values, i, j, n, sums),
-            _ => {}
+        if weights.n >= MANY {
+            let wide = gathered::<S, E>(values, j, n, room);
+            let weights = Rows { at: weights.at.add(j), ..weights };
+            sum_block::<S, Single>(weights, wide, 0, n, sums);
+        } else {
+            prefetch::<S, E>(values, j + n, KEYS_AT_ONCE);
+            sum_block::<S, E>(weights, values, j, n, sums);
         }
         j += n;
+    }
+}
+
+/// Adds the keys `j .. j + n`.
+#[inline(always)]
+unsafe fn sum_block<S: Simd, E: Element>(
+    weights: Rows,
+    values: HeadRows<'_>,
+    j: usize,
+    n: usize,
+    sums: Rows,
+) {
+    let mut i = 0;
+    while i < weights.n {
+        match weights.n - i {
+            1 => sum_keys::<S, E, 1, 8>(weights, values, i, j, n, sums),
+            2 => sum_keys::<S, E, 2, 4>(weights, values, i, j, n, sums),
+            3 => sum_keys::<S, E, 3, 4>(weights, values, i, j, n, sums),
+            4 => sum_keys::<S, E, 4, 2>(weights, values, i, j, n, sums),
+            5 => sum_keys::<S, E, 5, 2>(weights, values, i, j, n, sums),
+            _ => sum_keys::<S, E, 6, 2>(weights, values, i, j, n, sums),
+        }
+        i += if weights.n - i < 6 { weights.n - i } else { 6 };
     }
 }
 
@@ -228,14 +261,28 @@ unsafe fn sum_tile<S: Simd, E: Element, const Q: usize, const D: usize>(
     let weights_at = weights.at.cast_const().add(i * weights.stride);
     for k in j..j + n {
         let value = row::<E>(values, k).add(d);
-        let mut v_values = [S::zero(); D];
-        for c in 0..D {
-            v_values[c] = E::load::<S>(value.add(c * S::LANES));
-        }
-        for r in 0..Q {
-            let weight = S::splat(*weights_at.add(r * weights.stride + k));
+        // Of weights and values the fewer are held, so that the tile has the other registers.
+        if Q < D {
+            let mut held = [S::zero(); Q];
+            for r in 0..Q {
+                held[r] = S::splat(*weights_at.add(r * weights.stride + k));
+            }
             for c in 0..D {
-                tile[r][c] = S::fma(weight, v_values[c], tile[r][c]);
+                let value = E::load::<S>(value.add(c * S::LANES));
+                for r in 0..Q {
+                    tile[r][c] = S::fma(held[r], value, tile[r][c]);
+                }
+            }
+        } else {
+            let mut held = [S::zero(); D];
+            for c in 0..D {
+                held[c] = E::load::<S>(value.add(c * S::LANES));
+            }
+            for r in 0..Q {
+                let weight = S::splat(*weights_at.add(r * weights.stride + k));
+                for c in 0..D {
+                    tile[r][c] = S::fma(weight, held[c], tile[r][c]);
+                }
             }
         }
     }
@@ -247,14 +294,14 @@ unsafe fn sum_tile<S: Simd, E: Element, const Q: usize, const D: usize>(
 }
 
 #[inline(always)]
-unsafe fn row<E: Element>(rows: HeadRows<'_>, i: usize) -> *const E::Bits {
+pub(super) unsafe fn row<E: Element>(rows: HeadRows<'_>, i: usize) -> *const E::Bits {
     let slot = *rows.slots.get_unchecked(i) as usize;
     rows.base.add(slot * rows.row_bytes).cast()
 }
 
 /// Asks for the lines of rows `first .. first + n`, as far as there are such rows.
 #[inline(always)]
-unsafe fn prefetch<S: Simd, E: Element>(rows: HeadRows<'_>, first: usize, n: usize) {
+pub(super) unsafe fn prefetch<S: Simd, E: Element>(rows: HeadRows<'_>, first: usize, n: usize) {
     let bytes = rows.head_dim * size_of::<E::Bits>();
     let end = if first + n < rows.slots.len() { first + n } else { rows.slots.len() };
     let mut i = first;
@@ -276,8 +323,14 @@ macro_rules! for_element {
         /// # Safety
         /// As there.
         #[inline(always)]
-        pub unsafe fn $scores<S: Simd>(q: Rows, keys: HeadRows<'_>, scale: f32, to: Rows) {
-            scores::<S, $element>(q, keys, scale, to);
+        pub unsafe fn $scores<S: Simd>(
+            q: Rows,
+            keys: HeadRows<'_>,
+            scale: f32,
+            to: Rows,
+            room: *mut f32,
+        ) {
+            scores::<S, $element>(q, keys, scale, to, room);
         }
 
         /// [`sums`] of this type of values.
@@ -291,8 +344,9 @@ macro_rules! for_element {
             first: usize,
             end: usize,
             to: Rows,
+            room: *mut f32,
         ) {
-            sums::<S, $element>(weights, values, first, end, to);
+            sums::<S, $element>(weights, values, first, end, to, room);
         }
     };
 }

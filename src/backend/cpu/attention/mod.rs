@@ -4,6 +4,7 @@
 //! one tile, and what they have in common of K and V is read once for all of them. With enough units for all threads, a
 //! unit is a task. With few (decoding), the splits of all units are the tasks. Both ways give the same bits.
 
+mod gathered;
 pub mod kernel;
 mod order;
 mod slots;
@@ -17,6 +18,7 @@ use crate::backend::ops::{AttendOp, BatchView};
 use crate::error::{Error, Result};
 use crate::ids::Layer;
 use arrayvec::ArrayVec;
+use gathered::KEYS_AT_ONCE;
 use order::{MAX_TILE_ROWS, Order, order_len};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tile::{Context, Partial, SPLIT, Scratch, TileRow, partial_len};
@@ -58,9 +60,11 @@ impl Sizes {
         self.tile_rows * self.group
     }
 
-    /// f32 values of a thread: query vectors, scores and two partial results.
+    /// f32 values of a thread: query vectors, scores, gathered keys and two partial results.
     fn thread_len(&self) -> usize {
-        self.vectors() * (self.head_dim + SPLIT) + 2 * partial_len(self.vectors(), self.head_dim)
+        self.vectors() * (self.head_dim + SPLIT)
+            + KEYS_AT_ONCE * self.head_dim
+            + 2 * partial_len(self.vectors(), self.head_dim)
     }
 
     /// Rows times KV heads whose splits are shared by threads, at most.
@@ -221,7 +225,8 @@ impl<'a> Run<'a> {
     ) -> (Scratch<'s>, &'s mut [f32]) {
         let (q, values) = values.split_at_mut(self.sizes.vectors() * self.sizes.head_dim);
         let (scores, values) = values.split_at_mut(self.sizes.vectors() * SPLIT);
-        (Scratch { q, scores, slots }, values)
+        let (gathered, values) = values.split_at_mut(KEYS_AT_ONCE * self.sizes.head_dim);
+        (Scratch { q, scores, gathered, slots }, values)
     }
 
     fn load_q(&self, unit: &Unit<'_>, to: &mut [f32]) {

@@ -4,6 +4,7 @@
 //! and in which order, follows from its own position alone. Rows of several sequences take a split together when its
 //! slots are the same for all of them.
 
+use super::gathered::KEYS_AT_ONCE;
 use super::kernel::{HeadRows, Rows};
 use super::slots::Walker;
 use crate::backend::cpu::dispatch::Kernels;
@@ -86,6 +87,8 @@ pub struct Scratch<'a> {
     pub q: &'a mut [f32],
     /// `[query vectors][SPLIT]`
     pub scores: &'a mut [f32],
+    /// `[KEYS_AT_ONCE][head_dim]`, for keys and values gathered to f32.
+    pub gathered: &'a mut [f32],
     /// `[SPLIT]`
     pub slots: &'a mut [u32],
 }
@@ -147,6 +150,7 @@ impl Context<'_> {
             let mut scratch = Scratch {
                 q: &mut scratch.q[vectors.start * head_dim..vectors.end * head_dim],
                 scores: scratch.scores,
+                gathered: scratch.gathered,
                 slots: scratch.slots,
             };
             let mut part = part.of_vectors(vectors, head_dim);
@@ -172,7 +176,8 @@ impl Context<'_> {
         rows[0].walker.gather(begin, slots, self.kv.n_slots);
         let q = vectors(scratch.q, head_dim, n);
         let head = |base| HeadRows { base, row_bytes: self.kv.row_bytes, head_dim, slots };
-        self.scores(q, head(self.kv.k(kv_head)), vectors(scratch.scores, SPLIT, n));
+        let keys = head(self.kv.k(kv_head));
+        self.scores(q, keys, vectors(scratch.scores, SPLIT, n), scratch.gathered);
         for i in 0..n {
             let seen = self.seen_of(&rows[i / group], split, begin);
             let row = &mut scratch.scores[i * SPLIT..][seen];
@@ -182,7 +187,8 @@ impl Context<'_> {
         let weights = vectors(scratch.scores, SPLIT, n);
         let sums = vectors(part.values, head_dim, n);
         let seen = |row: usize| self.seen_of(&rows[row], split, begin);
-        self.sum_values(rows.len(), &seen, head(self.kv.v(kv_head)), weights, sums);
+        let values = head(self.kv.v(kv_head));
+        self.sum_values(rows.len(), &seen, values, weights, sums, scratch.gathered);
     }
 
     /// Scores to exponentials; returns the largest score and the exponentials' sum.
@@ -205,26 +211,28 @@ impl Context<'_> {
         values: HeadRows<'_>,
         weights: Rows,
         sums: Rows,
+        gathered: &mut [f32],
     ) {
         let group = self.group();
         let begin = (0..n_rows).map(|row| seen(row).start).max().unwrap_or(0);
         let end = (0..n_rows).map(|row| seen(row).end).min().unwrap_or(0);
         let common = begin..end;
-        let each = |keys: &dyn Fn(Range<usize>) -> Range<usize>| {
+        let each = |keys: &dyn Fn(Range<usize>) -> Range<usize>, gathered: &mut [f32]| {
             for row in 0..n_rows {
-                let keys = keys(seen(row));
-                self.sums(of_row(weights, row, group), values, keys, of_row(sums, row, group));
+                let (weights, sums) = (of_row(weights, row, group), of_row(sums, row, group));
+                self.sums(weights, values, keys(seen(row)), sums, gathered);
             }
         };
         if common.is_empty() {
-            return each(&|seen| seen);
+            return each(&|seen| seen, gathered);
         }
-        each(&|seen| seen.start..common.start);
-        self.sums(weights, values, common.clone(), sums);
-        each(&|seen| common.end..seen.end);
+        each(&|seen| seen.start..common.start, gathered);
+        self.sums(weights, values, common.clone(), sums, gathered);
+        each(&|seen| common.end..seen.end, gathered);
     }
 
-    fn scores(&self, q: Rows, keys: HeadRows<'_>, to: Rows) {
+    fn scores(&self, q: Rows, keys: HeadRows<'_>, to: Rows, gathered: &mut [f32]) {
+        assert!(gathered.len() >= KEYS_AT_ONCE * keys.head_dim);
         let kernel = match self.kv.layout.k_type {
             KvType::F32 => self.kernels.scores_f32,
             KvType::F16 => self.kernels.scores_f16,
@@ -232,10 +240,18 @@ impl Context<'_> {
             KvType::Int8 | KvType::Fp8 => unreachable!("refused by prepare"),
         };
         // SAFETY: `q` and `to` have the rows' vectors, the walker checked the slots, and the processor fits.
-        unsafe { kernel(q, keys, self.op.scale, to) };
+        unsafe { kernel(q, keys, self.op.scale, to, gathered.as_mut_ptr()) };
     }
 
-    fn sums(&self, weights: Rows, values: HeadRows<'_>, keys: Range<usize>, to: Rows) {
+    fn sums(
+        &self,
+        weights: Rows,
+        values: HeadRows<'_>,
+        keys: Range<usize>,
+        to: Rows,
+        gathered: &mut [f32],
+    ) {
+        assert!(gathered.len() >= KEYS_AT_ONCE * values.head_dim);
         let kernel = match self.kv.layout.v_type {
             KvType::F32 => self.kernels.sums_f32,
             KvType::F16 => self.kernels.sums_f16,
@@ -243,7 +259,7 @@ impl Context<'_> {
             KvType::Int8 | KvType::Fp8 => unreachable!("refused by prepare"),
         };
         // SAFETY: as in `scores`; `keys` lie among the slots.
-        unsafe { kernel(weights, values, keys.start, keys.end, to) };
+        unsafe { kernel(weights, values, keys.start, keys.end, to, gathered.as_mut_ptr()) };
     }
 
     /// Adds `part`, the rows' attention over a split, to `whole`, their attention over all later ones.

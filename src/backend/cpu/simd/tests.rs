@@ -85,6 +85,13 @@ unsafe fn check_nan<S: Simd>() {
 unsafe fn check_reductions<S: Simd>() {
     let values: Vec<f32> = (0..MAX_LANES).map(|i| (1 << i) as f32).collect();
     assert_eq!(S::sum(vector::<S>(&values)), ((1 << S::LANES) - 1) as f32);
+    let vectors = [0.1f32, 7.3, -0.7, 1e5].map(|first| {
+        let values: Vec<f32> = (0..MAX_LANES).map(|i| first / (i + 1) as f32 + 0.3).collect();
+        vector::<S>(&values)
+    });
+    let mut sums = [0.0; 4];
+    S::store_sums(sums.as_mut_ptr(), vectors, 0.7);
+    assert_eq!(sums, vectors.map(|vector| unsafe { S::sum(vector) * 0.7 }));
     for largest in 0..S::LANES {
         let mut values = [-5.0; MAX_LANES];
         values[largest] = -2.0;

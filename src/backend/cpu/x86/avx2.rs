@@ -53,6 +53,29 @@ unsafe fn narrow_bf16(v: __m256) -> __m128i {
     _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
 }
 
+/// `low half + high half` of two vectors.
+#[inline(always)]
+unsafe fn add_halves(a: __m256, b: __m256) -> __m256 {
+    let (low, high) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+    _mm256_add_ps(low, high)
+}
+
+/// The sums of four vectors, halves added until one is left.
+#[inline(always)]
+pub(super) unsafe fn four_sums([a, b, c, d]: [__m256; 4]) -> __m128 {
+    let ab = _mm256_castps_pd(add_halves(a, b));
+    let cd = _mm256_castps_pd(add_halves(c, d));
+    let low = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+    let high = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
+    let quarters = _mm256_add_ps(low, high);
+    // By a shift: the compiler would make a horizontal addition of a shuffle, which takes several steps.
+    let odd = _mm256_srli_epi64::<32>(_mm256_castps_si256(quarters));
+    let sums = _mm256_add_ps(quarters, _mm256_castsi256_ps(odd));
+    // In lanes 0 and 2: a and c, b and d.
+    let (ac, bd) = (_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums));
+    _mm_blend_ps::<0b1010>(ac, _mm_moveldup_ps(bd))
+}
+
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 impl Simd for Avx2 {
@@ -201,6 +224,10 @@ impl Simd for Avx2 {
         let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut f32, vectors: [__m256; 4], factor: f32) {
+        _mm_storeu_ps(to, _mm_mul_ps(four_sums(vectors), _mm_set1_ps(factor)));
     }
     #[inline(always)]
     unsafe fn max_lane(a: __m256) -> f32 {

@@ -4,6 +4,7 @@
 mod bytes;
 mod words;
 
+use super::avx2::four_sums;
 use crate::backend::cpu::simd::Simd;
 use std::arch::{asm, x86_64::*};
 
@@ -178,6 +179,16 @@ impl Simd for Avx512 {
         let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut f32, [a, b, c, d]: [__m512; 4], factor: f32) {
+        let eights = [
+            _mm256_add_ps(low(a), high(a)),
+            _mm256_add_ps(low(b), high(b)),
+            _mm256_add_ps(low(c), high(c)),
+            _mm256_add_ps(low(d), high(d)),
+        ];
+        _mm_storeu_ps(to, _mm_mul_ps(four_sums(eights), _mm_set1_ps(factor)));
     }
     #[inline(always)]
     unsafe fn max_lane(a: __m512) -> f32 {
