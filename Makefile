@@ -1,6 +1,7 @@
 # make demo      an answer from a small model, with the plan first and the speed last
 # make test      everything: cargo's tests, then ctest
 # make test-avx512   the kernels' tests on an emulated processor with AVX-512 (Debian; many minutes)
+# make test-neon   the kernels' tests on emulated AArch64 processors (Debian; minutes)
 # make cuda-toolchain   NVIDIA's compiler from PyPI, which the CUDA backend is built with; CUDA=1 builds it in
 # make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test
@@ -37,7 +38,7 @@ lib = $(DESTDIR)$(PREFIX)/lib
 CUDA ?=
 FEATURES = $(if $(CUDA),--features cuda)
 
-.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-kernels bench-cuda bench-cuda-smoke bench-cuda-setup bench-schedule test-avx512 library library-test-panic ctest gotest servertest stage asan loom tsan install header lint clean
+.PHONY: demo test cuda-toolchain cuda-test cuda-asan cuda-mutants bench bench-kernels bench-cuda bench-cuda-smoke bench-cuda-setup bench-schedule test-avx512 test-neon library library-test-panic ctest gotest servertest stage asan loom tsan install header lint clean
 
 demo: library
 	@if [ "$(MODEL)" = "$(DEMO_MODEL)" ]; then scripts/fetch_model.sh; fi
@@ -111,6 +112,9 @@ cuda-mutants: cuda-toolchain
 
 test-avx512:
 	scripts/test_avx512.sh
+
+test-neon:
+	scripts/test_neon.sh
 
 # The shared library asks to be found under its interface's name.
 library: $(if $(CUDA),cuda-toolchain)

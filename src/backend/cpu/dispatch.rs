@@ -4,6 +4,8 @@
 //! instruction set the functions that compile the generic kernels with it. Adding a kernel is one entry:
 //! the field's name and arguments, and the path of a function generic over [`Simd`](super::simd::Simd).
 
+#[cfg(target_arch = "aarch64")]
+use super::arm::neon::{Baseline, DotProduct};
 use super::attention::kernel::{HeadRows, Rows};
 use super::matmul::Job;
 use super::portable::Portable;
@@ -46,7 +48,7 @@ macro_rules! kernels {
         /// documentation asks.
         #[derive(Debug)]
         pub struct Kernels {
-            /// `portable`, `avx2` or `avx512`.
+            /// `portable`, `avx2`, `avx512`, `neon` or `neon_dot`.
             pub name: &'static str,
             /// f32 values in a vector.
             pub lanes: usize,
@@ -60,6 +62,12 @@ macro_rules! kernels {
         #[cfg(target_arch = "x86_64")]
         variant!(avx512, AVX512, Avx512,
             target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"),
+            $($name($($arg: $type),*) $(-> $result)? = $($path)::+;)*);
+        #[cfg(target_arch = "aarch64")]
+        variant!(neon, NEON, Baseline, target_feature(enable = "neon"),
+            $($name($($arg: $type),*) $(-> $result)? = $($path)::+;)*);
+        #[cfg(target_arch = "aarch64")]
+        variant!(neon_dot, NEON_DOT, DotProduct, target_feature(enable = "neon,dotprod"),
             $($name($($arg: $type),*) $(-> $result)? = $($path)::+;)*);
     };
 }
@@ -141,6 +149,15 @@ impl Kernels {
                 return &AVX2;
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                return &NEON_DOT;
+            }
+            if std::arch::is_aarch64_feature_detected!("neon") {
+                return &NEON;
+            }
+        }
         &PORTABLE
     }
 
@@ -154,6 +171,15 @@ impl Kernels {
             }
             if has_avx512() {
                 variants.push(&AVX512);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if std::arch::is_aarch64_feature_detected!("neon") {
+                variants.push(&NEON);
+            }
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                variants.push(&NEON_DOT);
             }
         }
         variants

@@ -4,6 +4,8 @@
 //! One file an operation. Each asks the area for all it needs, in the same order whatever the batch, and splits its
 //! work into tasks whose results do not depend on which thread runs them.
 
+#[cfg(target_arch = "aarch64")]
+pub mod arm;
 mod attention;
 pub mod blocks;
 pub mod dispatch;

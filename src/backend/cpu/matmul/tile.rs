@@ -96,6 +96,14 @@ pub(super) unsafe fn store<S: Simd>(
     for part in 0..parts::<S>() {
         S::store(lanes.as_mut_ptr().add(part * S::LANES), values[part]);
     }
+    store_some(job, tile, m, &lanes, add);
+}
+
+/// The same of a tile that is not the job's alone. Not inlined: in a loop too long to unroll, values would lie in memory.
+#[inline(never)]
+unsafe fn store_some(job: &Job, tile: usize, m: usize, lanes: &[f32; TILE], add: bool) {
+    let out = job.out.first.add(m * job.out.stride);
+    let (first, end) = (tile * TILE, job.skip + job.n_rows);
     let mut lane = job.skip.saturating_sub(first);
     while lane < TILE && first + lane < end {
         let to = out.add(first + lane - job.skip);

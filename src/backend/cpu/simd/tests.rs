@@ -17,7 +17,12 @@ macro_rules! every_variant {
                     "avx2" => $check::<crate::backend::cpu::x86::avx2::Avx2>(),
                     #[cfg(target_arch = "x86_64")]
                     "avx512" => $check::<crate::backend::cpu::x86::avx512::Avx512>(),
-                    _ => $check::<Portable>(),
+                    #[cfg(target_arch = "aarch64")]
+                    "neon" => $check::<crate::backend::cpu::arm::neon::Baseline>(),
+                    #[cfg(target_arch = "aarch64")]
+                    "neon_dot" => $check::<crate::backend::cpu::arm::neon::DotProduct>(),
+                    "portable" => $check::<Portable>(),
+                    name => panic!("{name} is not checked"),
                 }
             }
         }

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs the CPU kernels' tests as AArch64 programs in qemu's emulator: once on a processor with dotprod, once on one
+# without. Arguments go to the test program. Without arguments the longest tests are left out.
+# For Debian and Ubuntu on x86-64; what is missing is installed where that is allowed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=aarch64-unknown-linux-gnu
+packages=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+if ! dpkg -s "${packages[@]}" > /dev/null 2>&1; then
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "This needs the packages ${packages[*]}: install them and try again." >&2
+        exit 1
+    fi
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${packages[@]}" > /dev/null
+fi
+if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
+    rustup target add "$target"
+fi
+
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+for cpu in max cortex-a53; do
+    echo "on qemu's $cpu"
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu" \
+        cargo test --lib --target "$target" -- "$@"
+done

@@ -1,0 +1,3 @@
+//! The AArch64 variants.
+
+pub mod neon;
