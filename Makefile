@@ -1,7 +1,7 @@
 # make demo      an answer from a small model, with the plan first and the speed last
 # make test      everything: cargo's tests, then ctest
 # make test-avx512   the kernels' tests on an emulated processor with AVX-512 (Debian; many minutes)
-# make test-neon   the kernels' tests on emulated AArch64 processors (Debian; minutes)
+# make test-neon   the kernels' tests on emulated AArch64 processors (Debian; many minutes)
 # make cuda-toolchain   NVIDIA's compiler from PyPI, which the CUDA backend is built with; CUDA=1 builds it in
 # make cuda-test    the CUDA backend's tests, without a GPU: kernels on an emulator, a stand-in for the driver
 # make cuda-asan    the kernels' tests with bounds watched by AddressSanitizer; part of cuda-test

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Runs the CPU kernels' tests as AArch64 programs in qemu's emulator: once on a processor with dotprod, once on one
-# without. Arguments go to the test program. Without arguments the longest tests are left out.
-# For Debian and Ubuntu on x86-64; what is missing is installed where that is allowed.
+# Runs the CPU kernels' tests as an AArch64 program in qemu's emulator: once on a processor with dotprod, once on one
+# without. Arguments go to the test program; without arguments it takes some ten minutes for each.
+# For Debian on x86-64; what is missing is installed where that is allowed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if [ $# -eq 0 ]; then
+    set -- backend::cpu
+fi
 target=aarch64-unknown-linux-gnu
 packages=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 if ! dpkg -s "${packages[@]}" > /dev/null 2>&1; then

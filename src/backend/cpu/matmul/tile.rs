@@ -99,7 +99,8 @@ pub(super) unsafe fn store<S: Simd>(
     store_some(job, tile, m, &lanes, add);
 }
 
-/// The same of a tile that is not the job's alone. Not inlined: in a loop too long to unroll, values would lie in memory.
+/// The same of a tile of which the job has some rows only. Not inlined, so that the caller's loop is short enough to
+/// unroll: in one that is not, the sums lie in memory.
 #[inline(never)]
 unsafe fn store_some(job: &Job, tile: usize, m: usize, lanes: &[f32; TILE], add: bool) {
     let out = job.out.first.add(m * job.out.stride);
