@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the CPU kernels' tests as an AArch64 program in qemu's emulator: once on a processor with dotprod, once on one
-# without. Arguments go to the test program; without arguments it takes some ten minutes for each.
+# without. Arguments go to the test program; without arguments it takes up to ten minutes for each.
 # For Debian on x86-64; what is missing is installed where that is allowed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
