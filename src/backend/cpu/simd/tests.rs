@@ -96,7 +96,9 @@ unsafe fn check_reductions<S: Simd>() {
     });
     let mut sums = [0.0; 4];
     S::store_sums(sums.as_mut_ptr(), vectors, 0.7);
-    assert_eq!(sums, vectors.map(|vector| unsafe { S::sum(vector) * 0.7 }));
+    for (sum, vector) in sums.into_iter().zip(vectors) {
+        assert_eq!(sum, S::sum(vector) * 0.7);
+    }
     for largest in 0..S::LANES {
         let mut values = [-5.0; MAX_LANES];
         values[largest] = -2.0;
