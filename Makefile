@@ -64,9 +64,11 @@ cuda-toolchain:
 	@scripts/setup.sh
 	@scripts/cuda_toolchain.sh
 
+# One set of features for the tests that need any, so that the library is built once for all of them.
+TEST_FEATURES := cuda-standin,test-panic
 cuda-test: cuda-toolchain
 	$(CARGO) test -p larder-kernels --features standin
-	$(CARGO) test --features cuda-standin --test cuda_forward --test cuda_memory --test cuda_failures \
+	$(CARGO) test --features $(TEST_FEATURES) --test cuda_forward --test cuda_memory --test cuda_failures \
 	    --test cuda_weights --test cuda_no_alloc
 	scripts/cuda_asan.sh
 
@@ -123,7 +125,7 @@ library: $(if $(CUDA),cuda-toolchain)
 
 # The library of the C tests: with debug assertions, dead memory poisoned, and a way to make it panic.
 library-test-panic: cuda-toolchain
-	$(CARGO) build --lib --features test-panic,cuda
+	$(CARGO) build --lib --features $(TEST_FEATURES)
 	@mkdir -p $(PANIC)
 	@cp target/debug/liblarder.so $(PANIC)/liblarder.so
 	@ln -sf liblarder.so $(PANIC)/liblarder.so.0
@@ -199,9 +201,8 @@ header:
 lint: cuda-toolchain
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy --all-targets --features test-panic -- -D warnings
 	$(CARGO) clippy --all-targets -p larder-kernels --features standin -- -D warnings
-	$(CARGO) clippy --all-targets --features cuda-standin -- -D warnings
+	$(CARGO) clippy --all-targets --features $(TEST_FEATURES) -- -D warnings
 
 clean:
 	$(CARGO) clean

@@ -3,9 +3,10 @@
 
 use larder::error::Result;
 
-use larder::serve::{EventKind, Limits};
+use larder::serve::{EventKind, Finish, Limits};
 
 use crate::mock::{Host, Job, Random};
+use crate::naive::Naive;
 
 /// A day, in seconds: short, but many times longer than any request.
 const DAY: f64 = 2400.0;
@@ -36,19 +37,18 @@ const LIMITS: Limits = Limits {
 pub enum Policy {
     History,
     Maximum,
-    NoLookAhead,
+    OneToken,
     Oracle,
 }
 
 impl Policy {
-    const ALL: [Policy; 4] =
-        [Policy::History, Policy::Maximum, Policy::NoLookAhead, Policy::Oracle];
+    const ALL: [Policy; 4] = [Policy::History, Policy::Maximum, Policy::OneToken, Policy::Oracle];
 
     fn hint(self, n_new: u32) -> u32 {
         match self {
             Policy::History => 0,
             Policy::Maximum => MAX_NEW,
-            Policy::NoLookAhead => 1,
+            Policy::OneToken => 1,
             // The stop token is a draw, too.
             Policy::Oracle => (n_new + 1).min(MAX_NEW),
         }
@@ -58,7 +58,7 @@ impl Policy {
         match self {
             Policy::History => "past lengths (larder)",
             Policy::Maximum => "the maximum is reserved",
-            Policy::NoLookAhead => "no look-ahead",
+            Policy::OneToken => "a hint of one token",
             Policy::Oracle => "true lengths (oracle)",
         }
     }
@@ -159,12 +159,52 @@ fn simulate(arrivals: &[Arrival], policy: Policy) -> Result<Outcome> {
             outcome.n_busy_steps += 1;
         }
     }
-    let needed =
-        arrivals.iter().map(|arrival| i64::from(arrival.n_prompt + arrival.n_new.min(MAX_NEW - 1)));
-    outcome.n_recomputed = n_rows - needed.sum::<i64>();
+    outcome.n_recomputed = n_rows - n_needed(arrivals);
     outcome.n_pauses = host.stats().pauses;
     outcome.seconds = now;
     Ok(outcome)
+}
+
+/// The same day with the scheduler that does not look ahead.
+fn simulate_naive(arrivals: &[Arrival]) -> Outcome {
+    let mut naive = Naive::new(&LIMITS);
+    let mut seen = vec![Seen::default(); arrivals.len()];
+    let mut outcome = Outcome::default();
+    let (mut now, mut next, mut n_rows) = (0.0, 0, 0);
+    while outcome.n_finished < arrivals.len() {
+        while next < arrivals.len() && arrivals[next].seconds <= now {
+            // The stop token is a draw, too.
+            let n_new = (arrivals[next].n_new + 1).min(MAX_NEW);
+            naive.submit(next, arrivals[next].n_prompt, n_new);
+            next += 1;
+        }
+        let step = naive.step();
+        if step.n_rows == 0 {
+            now = arrivals[next].seconds;
+            continue;
+        }
+        n_rows += i64::from(step.n_rows);
+        now += STEP_SECONDS + ROW_SECONDS * f64::from(step.n_rows);
+        for (number, is_last) in step.tokens {
+            let kind = if is_last { EventKind::Finished(Finish::Stop) } else { EventKind::Token };
+            note(&mut outcome, &mut seen[number], &arrivals[number], kind, now);
+        }
+        if (DAY / 3.0..DAY * 2.0 / 3.0).contains(&now) {
+            outcome.used_share += f64::from(naive.n_used()) / f64::from(LIMITS.total_tokens);
+            outcome.n_busy_steps += 1;
+        }
+    }
+    outcome.n_recomputed = n_rows - n_needed(arrivals);
+    outcome.n_pauses = naive.n_pauses;
+    outcome.seconds = now;
+    outcome
+}
+
+/// Rows of each token once.
+fn n_needed(arrivals: &[Arrival]) -> i64 {
+    let needed =
+        arrivals.iter().map(|arrival| i64::from(arrival.n_prompt + arrival.n_new.min(MAX_NEW - 1)));
+    needed.sum()
 }
 
 fn note(outcome: &mut Outcome, seen: &mut Seen, arrival: &Arrival, kind: EventKind, now: f64) {
@@ -203,19 +243,21 @@ pub fn report(n_days: u64) -> Result<()> {
     let mut outcomes = Vec::new();
     for policy in Policy::ALL {
         let of_days: Result<Vec<_>> = days.iter().map(|day| simulate(day, policy)).collect();
-        outcomes.push((policy, of_days?));
+        outcomes.push((policy.name(), of_days?));
     }
+    let of_days = days.iter().map(|day| simulate_naive(day));
+    outcomes.push(("no look-ahead, the last one is computed again", of_days.collect()));
     let good = |of_days: &[Outcome]| {
         of_days.iter().map(|day| day.n_good as f64 / day.seconds).sum::<f64>() / n_days as f64
     };
     let oracle = good(&outcomes[3].1);
-    for (policy, of_days) in outcomes {
-        print_row(policy, &of_days, good(&of_days), oracle);
+    for (name, of_days) in outcomes {
+        print_row(name, &of_days, good(&of_days), oracle);
     }
     Ok(())
 }
 
-fn print_row(policy: Policy, of_days: &[Outcome], good: f64, oracle: f64) {
+fn print_row(name: &str, of_days: &[Outcome], good: f64, oracle: f64) {
     let n_days = of_days.len() as f64;
     let mean = |of: fn(&Outcome) -> f64| of_days.iter().map(of).sum::<f64>() / n_days;
     let mut first: Vec<f64> =
@@ -224,7 +266,7 @@ fn print_row(policy: Policy, of_days: &[Outcome], good: f64, oracle: f64) {
     let at = |share: f64| first[((first.len() - 1) as f64 * share) as usize];
     println!(
         "| {} | {good:.2} | {:.1} % | {:.2} | {:.0} | {:.0} | {:.1}, {:.1} | {:.0} % |",
-        policy.name(),
+        name,
         good / oracle * 100.0,
         mean(|day| day.n_finished as f64 / day.seconds),
         mean(|day| day.n_pauses as f64),

@@ -6,6 +6,7 @@ mod cost;
 mod day;
 mod first_token;
 mod mock;
+mod naive;
 
 use larder::error::Result;
 use larder::serve::{Event, EventKind};

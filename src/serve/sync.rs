@@ -42,7 +42,7 @@ impl<T> Lock<T> {
         self.order.load(Ordering::Acquire);
         Guard {
             #[cfg(larder_tsan)]
-            told: Told(&self.order),
+            _told: Told(&self.order),
             held,
         }
     }
@@ -52,7 +52,7 @@ impl<T> Lock<T> {
 pub(super) struct Guard<'a, T> {
     /// Dropped before the lock is free.
     #[cfg(larder_tsan)]
-    told: Told<'a>,
+    _told: Told<'a>,
     held: imp::MutexGuard<'a, T>,
 }
 
