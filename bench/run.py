@@ -40,7 +40,7 @@ def parse_arguments():
     names = [*models.MODELS, *models.DEVICE_MODELS, *models.TINY_MODELS]
     parser.add_argument("--models", nargs="+", choices=names, metavar="MODEL", help=", ".join(dict.fromkeys(names)))
     parser.add_argument("--engines", nargs="+", choices=[*COMMANDS, "PyTorch"])
-    parser.add_argument("--only", default="", help="only cases that begin so: prefill, decode, 'decode 0', first, generate")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="BEGIN", help="cases: prefill, 'decode 0', first, generate")
     parser.add_argument("--rounds", type=int, help="5 after one to warm up; on a GPU 3; with --quick 1")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="one per physical core")
     parser.add_argument("--output", type=Path, help="RESULTS.md's folder: bench/, with --quick or --smoke build/bench/")
@@ -49,10 +49,10 @@ def parse_arguments():
     small = args.quick or args.smoke is not None
     if args.on_device:
         known_models, known_engines, rounds = models.DEVICE_MODELS, cuda.ENGINES, 3
-        args.cases = cuda.cases_of(cuda.grid_of(args), args.only)
+        args.cases = cuda.cases_of(cuda.grid_of(args), tuple(args.only))
     else:
         known_models, known_engines, rounds = models.MODELS, tuple(COMMANDS), 5
-        args.cases = [case for case in (QUICK_CASES if args.quick else CASES) if case.startswith(args.only)]
+        args.cases = [case for case in (QUICK_CASES if args.quick else CASES) if case.startswith(tuple(args.only))]
     if args.smoke:
         known_models, rounds = models.TINY_MODELS, 2
     args.rounds = args.rounds or (1 if args.quick else rounds)
