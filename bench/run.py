@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,7 @@ def introduction(args, limits, versions):
             "",
             f"Written by `make bench`, {datetime.date.today().isoformat()}.",
             "",
+            *([f"* A part of the cases, with the options `{shlex.join(sys.argv[1:])}`."] if sys.argv[1:] else []),
             f"* Machine: {machine()}. With {args.threads} threads it {limits_text(limits)}, measured in this run.",
             *(f"* {version}" for version in versions),
             f"* Medians of {args.rounds} alternating rounds, with the least and the most. Each engine has its defaults:"
