@@ -1,5 +1,5 @@
-//! The usual scheduler without look-ahead, to compare with: who comes next is let in when its prompt fits now; when slots
-//! run out, the answer that came last gives up all of its own and is computed again from the beginning.
+//! The usual scheduler without look-ahead, to compare with: who comes next is let in when its prompt fits now; when
+//! slots run out, the answer that came last gives up all of its own and is computed again from the beginning.
 
 use std::collections::VecDeque;
 
