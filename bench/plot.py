@@ -13,7 +13,7 @@ COLOURS = {"llama.cpp": "#c9803a", "OpenVINO": "#3a7ca5"}
 def draw(path, engines, models, ratios):
     """Writes an SVG. `ratios[model][case][peer]` is how many times faster larder is, or `None`."""
     peers = [engine for engine in engines if engine != "larder"]
-    pyplot.rcParams["svg.hashsalt"] = "larder"
+    pyplot.rcParams.update({"svg.hashsalt": "larder", "svg.fonttype": "none"})
     n_columns = min(2, len(models))
     n_rows = -(-len(models) // n_columns)
     figure, axes = pyplot.subplots(n_rows, n_columns, figsize=(7 * n_columns, 4 * n_rows), squeeze=False)
@@ -23,7 +23,7 @@ def draw(path, engines, models, ratios):
         draw_model(axis, model, peers, ratios[model])
     figure.suptitle("How many times faster larder is (line: equally fast)")
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     pyplot.close(figure)
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sees to the tools that the tests need besides Rust, cc, Python and make; installs missing ones where it may.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 missing=()
 need() { command -v "$1" > /dev/null || missing+=("$2"); }
@@ -14,12 +15,4 @@ python3 -m pip --version > /dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi
-if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
-    echo "installing ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
-else
-    echo "The tests need ${missing[*]}: install them and try again." >&2
-    exit 1
-fi
+scripts/packages.sh "${missing[@]}"

@@ -15,15 +15,7 @@ root=$work/root
 rm -rf "$work"
 mkdir -p "$work/iso" "$root"/{bin,dev,proc,sys,tmp}
 
-packages=(bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso cpio busybox-static)
-if ! dpkg -s "${packages[@]}" > /dev/null 2>&1; then
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "This needs the packages ${packages[*]}: install them and try again." >&2
-        exit 1
-    fi
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${packages[@]}" > /dev/null
-fi
+scripts/packages.sh bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso cpio busybox-static
 
 # The kernel is taken out of its package, not installed.
 image=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/ *Depends: \(linux-image-\)/\1/p')

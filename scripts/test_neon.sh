@@ -9,15 +9,7 @@ if [ $# -eq 0 ]; then
     set -- backend::cpu
 fi
 target=aarch64-unknown-linux-gnu
-packages=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
-if ! dpkg -s "${packages[@]}" > /dev/null 2>&1; then
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "This needs the packages ${packages[*]}: install them and try again." >&2
-        exit 1
-    fi
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${packages[@]}" > /dev/null
-fi
+scripts/packages.sh gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
     rustup target add "$target"
 fi

@@ -155,11 +155,10 @@ impl Scheduler {
         };
         let n_most = |answer: &Answer| {
             let request = requests[answer.request].as_ref();
-            request.map_or(0, |request| answer.n_to_come(request))
+            request.map_or(0, |request| request.n_to_come(answer.n_fed))
         };
         let n_most: usize = running.iter().map(|&place| n_most(&answers[place])).sum();
-        let n_own = known.n_tokens() - n_cached as usize + known.n_most_new();
-        if is_alone || n_most + n_own <= kv.free_slots() as usize {
+        if is_alone || n_most + request.n_to_come(n_cached as usize) <= kv.free_slots() as usize {
             return Ok(Opened::Yes(sequence, n_cached as usize));
         }
         // With its sequence open, what it shares is no longer another's own, and what it takes out of the idle part
@@ -191,11 +190,6 @@ impl Scheduler {
 impl Known<'_> {
     fn n_tokens(&self) -> usize {
         self.request.prompt.len() + self.output.len()
-    }
-
-    /// Tokens that it may still get, at most.
-    fn n_most_new(&self) -> usize {
-        self.request.max_new_tokens as usize - self.output.len()
     }
 
     /// What it will need, when its sequence has `n_fed` tokens, `n_private` of them in slots of its own.

@@ -102,11 +102,6 @@ impl Answer {
         request.prompt.len() + self.output.len() - self.n_fed
     }
 
-    /// Slots that it may still take, at most.
-    pub(super) fn n_to_come(&self, request: &Request) -> usize {
-        request.prompt.len() + request.max_new_tokens as usize - self.n_fed
-    }
-
     /// The next `n` of those.
     pub(super) fn next_tokens<'a>(
         &'a self,

@@ -137,6 +137,11 @@ impl Request {
         self.stops.set(input.stops);
     }
 
+    /// Slots that an answer with `n_fed` tokens in slots may still take, at most.
+    pub(super) fn n_to_come(&self, n_fed: usize) -> usize {
+        self.prompt.len() + self.max_new_tokens as usize - n_fed
+    }
+
     /// The rank of answer `number` among answers by length. Ranks of arrivals in a row are spread evenly, so the
     /// lengths expected of many add up to what many need.
     pub(super) fn rank(&self, number: u32) -> f32 {

@@ -5,7 +5,7 @@
 )]
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed alike in every array")]
 
-use super::kernel::{Element, HeadRows, Rows, Single, prefetch, row};
+use super::kernel::{Element, HeadRows, Rows, Single, prefetch, products, row};
 use crate::backend::cpu::simd::Simd;
 use std::mem::MaybeUninit;
 
@@ -66,19 +66,26 @@ unsafe fn score_vectors<S: Simd, const Q: usize>(
     scale: f32,
     scores: Rows,
 ) {
-    let mut products: [Products<S>; Q] = [[MaybeUninit::uninit(); KEYS_AT_ONCE]; Q];
-    let q = Rows { at: q.at.add(i * q.stride), ..q };
+    let mut all: [Products<S>; Q] = [[MaybeUninit::uninit(); KEYS_AT_ONCE]; Q];
     let mut j = 0;
     while j + 4 <= n {
-        product_tile::<S, Q, 4>(q, keys, j, &mut products);
+        let products = products::<S, Single, Q, 4>(q, keys, i, j);
+        for r in 0..Q {
+            for k in 0..4 {
+                all[r][j + k].write(products[r][k]);
+            }
+        }
         j += 4;
     }
     while j < n {
-        product_tile::<S, Q, 1>(q, keys, j, &mut products);
+        let products = products::<S, Single, Q, 1>(q, keys, i, j);
+        for r in 0..Q {
+            all[r][j].write(products[r][0]);
+        }
         j += 1;
     }
     for r in 0..Q {
-        let (to, products) = (scores.at.add((i + r) * scores.stride), &products[r]);
+        let (to, products) = (scores.at.add((i + r) * scores.stride), &all[r]);
         let mut j = 0;
         while j + 4 <= n {
             let mut four = [S::zero(); 4];
@@ -91,47 +98,6 @@ unsafe fn score_vectors<S: Simd, const Q: usize>(
         while j < n {
             *to.add(j) = S::sum(products[j].assume_init()) * scale;
             j += 1;
-        }
-    }
-}
-
-/// The products of Q query vectors with the keys `j .. j + K`.
-#[inline(always)]
-unsafe fn product_tile<S: Simd, const Q: usize, const K: usize>(
-    q: Rows,
-    keys: HeadRows<'_>,
-    j: usize,
-    products: &mut [Products<S>; Q],
-) {
-    let mut key = [keys.base.cast::<f32>(); K];
-    for (k, key) in key.iter_mut().enumerate() {
-        *key = row::<Single>(keys, j + k);
-    }
-    let mut sums = [[S::zero(); K]; Q];
-    let mut d = 0;
-    while d + S::LANES <= keys.head_dim {
-        for k in 0..K {
-            let values = S::load(key[k].add(d));
-            for r in 0..Q {
-                let q_values = S::load(q.at.add(r * q.stride + d));
-                sums[r][k] = S::fma(q_values, values, sums[r][k]);
-            }
-        }
-        d += S::LANES;
-    }
-    let rest = keys.head_dim - d;
-    if rest > 0 {
-        for k in 0..K {
-            let values = S::load_partial(key[k].add(d), rest);
-            for r in 0..Q {
-                let q_values = S::load_partial(q.at.add(r * q.stride + d), rest);
-                sums[r][k] = S::fma(q_values, values, sums[r][k]);
-            }
-        }
-    }
-    for r in 0..Q {
-        for k in 0..K {
-            products[r][j + k].write(sums[r][k]);
         }
     }
 }

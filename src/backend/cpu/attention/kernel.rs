@@ -63,6 +63,7 @@ element!(Brain, u16, load_bf16, load_bf16_partial);
 const AHEAD: usize = 8;
 /// Query vectors from which on these keys are brought together as f32, once for all.
 const MANY: usize = 16;
+
 /// `scores[i][j] = scale · (q[i] · key[j])`, with room for [`KEYS_AT_ONCE`] keys of f32.
 ///
 /// # Safety
@@ -125,6 +126,22 @@ unsafe fn score_tile<S: Simd, E: Element, const Q: usize, const K: usize>(
     scale: f32,
     scores: Rows,
 ) {
+    let products = products::<S, E, Q, K>(q, keys, i, j);
+    for r in 0..Q {
+        for k in 0..K {
+            *scores.at.add((i + r) * scores.stride + j + k) = S::sum(products[r][k]) * scale;
+        }
+    }
+}
+
+/// The products of the query vectors `i .. i + Q` with the keys `j .. j + K`, whose sums over lanes are the scores.
+#[inline(always)]
+pub(super) unsafe fn products<S: Simd, E: Element, const Q: usize, const K: usize>(
+    q: Rows,
+    keys: HeadRows<'_>,
+    i: usize,
+    j: usize,
+) -> [[S::F; K]; Q] {
     let mut key = [keys.base.cast::<E::Bits>(); K];
     for (k, key) in key.iter_mut().enumerate() {
         *key = row::<E>(keys, j + k);
@@ -133,29 +150,39 @@ unsafe fn score_tile<S: Simd, E: Element, const Q: usize, const K: usize>(
     let mut sums = [[S::zero(); K]; Q];
     let mut d = 0;
     while d + S::LANES <= keys.head_dim {
-        let mut k_values = [S::zero(); K];
-        for k in 0..K {
-            k_values[k] = E::load::<S>(key[k].add(d));
-        }
-        for r in 0..Q {
-            let q_values = S::load(q_at.add(r * q.stride + d));
+        // Of query vectors and keys the fewer are held, so that the tile has the other registers.
+        if Q < K {
             for k in 0..K {
-                sums[r][k] = S::fma(q_values, k_values[k], sums[r][k]);
+                let k_values = E::load::<S>(key[k].add(d));
+                for r in 0..Q {
+                    sums[r][k] = S::fma(S::load(q_at.add(r * q.stride + d)), k_values, sums[r][k]);
+                }
+            }
+        } else {
+            let mut k_values = [S::zero(); K];
+            for k in 0..K {
+                k_values[k] = E::load::<S>(key[k].add(d));
+            }
+            for r in 0..Q {
+                let q_values = S::load(q_at.add(r * q.stride + d));
+                for k in 0..K {
+                    sums[r][k] = S::fma(q_values, k_values[k], sums[r][k]);
+                }
             }
         }
         d += S::LANES;
     }
     let rest = keys.head_dim - d;
-    for r in 0..Q {
-        for k in 0..K {
-            let mut sum = sums[r][k];
-            if rest > 0 {
-                let q_values = S::load_partial(q_at.add(r * q.stride + d), rest);
-                sum = S::fma(q_values, E::load_partial::<S>(key[k].add(d), rest), sum);
+    if rest > 0 {
+        for r in 0..Q {
+            let q_values = S::load_partial(q_at.add(r * q.stride + d), rest);
+            for k in 0..K {
+                let k_values = E::load_partial::<S>(key[k].add(d), rest);
+                sums[r][k] = S::fma(q_values, k_values, sums[r][k]);
             }
-            *scores.at.add((i + r) * scores.stride + j + k) = S::sum(sum) * scale;
         }
     }
+    sums
 }
 
 /// `sums[i] += Σ weights[i][j] · value[j]` for the keys `first .. end`, ascending; room as for [`scores`].
@@ -261,7 +288,7 @@ unsafe fn sum_tile<S: Simd, E: Element, const Q: usize, const D: usize>(
     let weights_at = weights.at.cast_const().add(i * weights.stride);
     for k in j..j + n {
         let value = row::<E>(values, k).add(d);
-        // Of weights and values the fewer are held, so that the tile has the other registers.
+        // As in `products`.
         if Q < D {
             let mut held = [S::zero(); Q];
             for r in 0..Q {
